@@ -1,0 +1,87 @@
+"""What there is on this node, as far as a configuration depends on it. Read only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from cni_netkit.attachment import Attachment
+from cni_netkit.kernel.model import Link, Queue
+from cni_netkit.spec.config import NetConf
+
+if TYPE_CHECKING:
+    from cni_netkit.kernel.namespace import Namespace
+
+DEFAULT_MTU = 1500
+
+
+@dataclass(frozen=True)
+class Nic:
+    """The NIC that queues are leased from; `queues` are those of a NIC that is up."""
+
+    link: Link
+    queues: tuple[Queue, ...]
+
+
+@dataclass(frozen=True)
+class Facts:
+    """`features`: those of `needed()` that the kernel has. `taken`: devices in the way."""
+
+    features: frozenset[str]
+    mtu: int
+    nic: Nic | None = None
+    taken: tuple[str, ...] = ()
+
+
+def needed(conf: NetConf) -> frozenset[str]:
+    """The kernel features that a configuration needs, by the names of `Namespace.features`."""
+    wanted = {"netkit"}
+    if conf.pairing == "single":
+        wanted.add("single")
+    if (conf.scrub, conf.peer_scrub) != ("default", "default"):
+        wanted.add("scrub")
+    if conf.lease is not None:
+        wanted.add("queue-create")
+    return frozenset(wanted)
+
+
+def look(
+    host: Namespace, conf: NetConf, container: Namespace | None, attachment: Attachment | None
+) -> Facts:
+    """Find out what the plan depends on; by name only, without listing what there is."""
+    nic = _nic(host, conf)
+    return Facts(
+        features=host.features(needed(conf)),
+        mtu=conf.mtu or _automatic_mtu(host, nic),
+        nic=nic,
+        taken=_taken(host, container, attachment),
+    )
+
+
+def _nic(host: Namespace, conf: NetConf) -> Nic | None:
+    if conf.lease is None:
+        return None
+    link = host.link(name=conf.lease.device)
+    if link is None:
+        return None
+    return Nic(link, tuple(host.queues(link.index)) if link.up else ())
+
+
+def _automatic_mtu(host: Namespace, nic: Nic | None) -> int:
+    if nic is not None:
+        return nic.link.mtu
+    link = host.default_device()
+    return link.mtu if link else DEFAULT_MTU
+
+
+def _taken(
+    host: Namespace, container: Namespace | None, attachment: Attachment | None
+) -> tuple[str, ...]:
+    if attachment is None:
+        return ()
+    found = []
+    if container is not None and container.link(name=attachment.ifname):
+        found.append(f"{attachment.ifname} in the container")
+    if host.link(name=attachment.host_device):
+        found.append(f"{attachment.host_device} on the host")
+    return tuple(found)

@@ -1,0 +1,93 @@
+"""What every IPAM can do, and what it is told."""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address, IPv6Address, ip_address
+from typing import Any, Protocol, TypeVar
+
+from pydantic import ValidationError
+
+from cni_netkit.spec.config import Foreign, fold_keys
+from cni_netkit.spec.errors import CNIError, Code
+from cni_netkit.spec.result import Result
+
+Address = IPv4Address | IPv6Address
+Model = TypeVar("Model", bound=Foreign)
+
+
+@dataclass(frozen=True)
+class Context:
+    """The request as far as it concerns IPAM. `config` is raw: the whole network configuration.
+
+    `ifname` is the device's name in the container, `environment` the plugin's own.
+    """
+
+    config: Mapping[str, Any]
+    version: str
+    network: str
+    container_id: str = ""
+    ifname: str = ""
+    netns: str = ""
+    arguments: Mapping[str, str] = field(default_factory=dict)
+    path: Sequence[str] = ()
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+
+class Ipam(Protocol):
+    """One IPAM for one request. All methods raise `CNIError`."""
+
+    def add(self) -> Result:
+        """Reserve addresses for the attachment."""
+
+    def delete(self) -> None:
+        """Release them; having none is no error."""
+
+    def check(self) -> None:
+        """Verify that they are still reserved."""
+
+    def status(self) -> None:
+        """Verify that addresses could be reserved, as far as the set-up goes."""
+
+    def collect(self, valid: Collection[tuple[str, str]]) -> None:
+        """Release what belongs to none of the `valid` (container id, interface name)."""
+
+
+def canonical(text: object) -> Address:
+    """Read an address; an IPv4 one in IPv6 clothes becomes IPv4. Raises ValueError."""
+    address = ip_address(str(text))
+    mapped = getattr(address, "ipv4_mapped", None)
+    return mapped or address
+
+
+def requested(context: Context) -> list[str]:
+    """Addresses that the request asks for: args.cni.ips, then the ips capability."""
+    found: list[str] = []
+    arguments = context.config.get("args")
+    cni = arguments.get("cni") if isinstance(arguments, dict) else None
+    if isinstance(cni, dict):
+        found += map(str, cni.get("ips") or ())
+    return found + capability(context, "ips")
+
+
+def capability(context: Context, name: str) -> list[Any]:
+    """A list from runtimeConfig, its key matched without regard to case."""
+    runtime = context.config.get("runtimeConfig")
+    for key, value in (runtime or {}).items() if isinstance(runtime, dict) else ():
+        if key.lower() == name.lower():
+            return list(value or ())
+    return []
+
+
+def believe(model: type[Model], context: Context) -> Model:
+    """Check the "ipam" object. Raises error 7 naming every fault with its path."""
+    try:
+        return model.model_validate(fold_keys(model, context.config["ipam"]))
+    except ValidationError as error:
+        faults = []
+        for fault in error.errors(include_url=False):
+            path = ".".join(["ipam", *map(str, fault["loc"])])
+            faults.append(f"{path}: {fault['msg'].removeprefix('Value error, ')}")
+        raise CNIError(
+            Code.INVALID_CONFIGURATION,
+            f"the network configuration is not valid: {'; '.join(faults)}",
+        ) from None

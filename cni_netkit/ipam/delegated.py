@@ -1,0 +1,113 @@
+"""Any other IPAM plugin: found in CNI_PATH and executed (specification section 4, "Delegation")."""
+
+import json
+import os
+import subprocess
+from collections.abc import Collection
+from typing import Any
+
+from cni_netkit.ipam.base import Context
+from cni_netkit.spec import result as results
+from cni_netkit.spec.errors import CNIError, Code
+from cni_netkit.spec.result import Result
+
+
+class Delegated:
+    """An IPAM plugin for one request: standard input and environment are passed on unchanged."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._type = str(context.config["ipam"]["type"])
+
+    def add(self) -> Result:
+        """ADD of the plugin; if that fails, its DEL, as the specification wants it."""
+        try:
+            answer = self._execute("ADD")
+        except CNIError as error:
+            try:
+                self._execute("DEL")
+            except CNIError as second:
+                error.also(f"undoing failed too: {second.message}")
+            raise
+        return results.read(answer, self._context.version)
+
+    def delete(self) -> None:
+        """DEL of the plugin."""
+        self._execute("DEL")
+
+    def check(self) -> None:
+        """CHECK of the plugin."""
+        self._execute("CHECK")
+
+    def status(self) -> None:
+        """STATUS of the plugin."""
+        self._execute("STATUS")
+
+    def collect(self, valid: Collection[tuple[str, str]]) -> None:
+        """GC of the plugin; the valid attachments are in its standard input as they were in ours."""
+        self._execute("GC")
+
+    def _execute(self, verb: str) -> dict[str, Any]:
+        program = self._find()
+        context = self._context
+        environment = dict(context.environment) | {
+            "CNI_COMMAND": verb,
+            "CNI_CONTAINERID": context.container_id,
+            "CNI_IFNAME": context.ifname,
+            "CNI_NETNS": context.netns,
+            "CNI_PATH": ":".join(context.path),
+        }
+        asked = f"{verb} of the IPAM plugin {self._type}"
+        try:
+            done = subprocess.run(
+                [program],
+                input=json.dumps(context.config).encode(),
+                stdout=subprocess.PIPE,
+                env=environment,
+                check=False,
+            )
+        except OSError as error:
+            raise CNIError(
+                Code.IO_FAILURE, f"{asked}: execute {program}: {error.strerror}"
+            ) from None
+        if done.returncode != 0:
+            raise _failure(asked, done.stdout, done.returncode)
+        if verb != "ADD":
+            return {}
+        return _object(done.stdout) or _garbage(asked, done.stdout)
+
+    def _find(self) -> str:
+        if "/" not in self._type:
+            for folder in self._context.path:
+                program = os.path.join(folder, self._type)
+                if os.path.isfile(program) and os.access(program, os.X_OK):
+                    return program
+        raise CNIError(
+            Code.INVALID_CONFIGURATION,
+            f"ipam.type: there is no plugin {self._type!r} in CNI_PATH "
+            f"({':'.join(self._context.path) or 'empty'})",
+            "host-local and static are built in; any other plugin must be installed",
+        )
+
+
+def _failure(asked: str, output: bytes, status: int) -> CNIError:
+    """The plugin's own error with its code, or what it printed."""
+    answer = _object(output)
+    if answer is None or not isinstance(answer.get("code"), int):
+        text = output.decode(errors="replace").strip()
+        return CNIError(Code.INTERNAL, f"{asked} failed with exit status {status}", text)
+    message = f"{asked} failed: {answer.get('msg', '')}"
+    return CNIError(answer["code"], message, str(answer.get("details", "")))
+
+
+def _garbage(asked: str, output: bytes) -> dict[str, Any]:
+    text = output.decode(errors="replace").strip()
+    raise CNIError(Code.UNDECODABLE, f"{asked} printed no result", f"it printed {text!r}")
+
+
+def _object(output: bytes) -> dict[str, Any] | None:
+    try:
+        answer = json.loads(output)
+    except ValueError:
+        return None
+    return answer if isinstance(answer, dict) else None

@@ -1,0 +1,30 @@
+"""The one seam where the kernel's refusals get their words."""
+
+import errno
+import os
+
+
+class KernelError(Exception):
+    """The kernel refused a request: what was asked, errno, and its extack text."""
+
+    def __init__(self, asked: str, number: int, text: str = "") -> None:
+        self.asked = asked
+        self.errno = number
+        self.text = text
+        super().__init__(str(self))
+
+    def __str__(self) -> str:
+        name = errno.errorcode.get(self.errno, str(self.errno))
+        said = f"{name} ({os.strerror(self.errno)})"
+        if self.text:
+            said += f': "{self.text}"'
+        return f"{self.asked}: the kernel answered {said}"
+
+
+class NoNamespace(Exception):
+    """A path that shall name a network namespace does not."""
+
+    def __init__(self, path: str, reason: str) -> None:
+        self.path = path
+        self.reason = reason
+        super().__init__(f"network namespace {path}: {reason}")

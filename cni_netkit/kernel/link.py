@@ -1,0 +1,224 @@
+"""Network devices: netkit and veth, created, read back, deleted (rtnetlink, RTM_*LINK).
+
+Follows drivers/net/netkit.c and Documentation/netlink/specs/rt-link.yaml.
+"""
+
+import errno
+from typing import Any
+
+from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
+
+from cni_netkit.kernel.errors import KernelError
+from cni_netkit.kernel.model import Link, Wanted
+from cni_netkit.kernel.netlink import Ask, NetlinkSocket
+from cni_netkit.kernel.uapi import (
+    IFF_UP,
+    NETKIT_MODE,
+    NETKIT_PAIRING,
+    NETKIT_POLICY,
+    NETKIT_SCRUB,
+    NLM_F_CREATE,
+    NLM_F_ECHO,
+    NLM_F_EXCL,
+    RTM_DELLINK,
+    RTM_GETLINK,
+    RTM_NEWLINK,
+    RTM_SETLINK,
+)
+
+UNUSED_VALUE = 0xFFFF
+
+
+def create_pair(host: NetlinkSocket, wanted: Wanted, container_netns: int) -> Link:
+    """Create a pair: primary here, peer born in the namespace of descriptor `container_netns`.
+
+    The kernel's echo tells both indexes (the peer's as IFLA_LINK), so nothing is looked up.
+    """
+    peer_attrs: list[tuple[str, Any]] = [
+        ("IFLA_IFNAME", wanted.peer_name),
+        ("IFLA_MTU", wanted.mtu),
+        ("IFLA_NET_NS_FD", container_netns),
+    ]
+    if wanted.mac:
+        peer_attrs.append(("IFLA_ADDRESS", wanted.mac))
+    # Flags in the peer's header would be passed over: netkit gives rtnl_configure_link() none for it.
+    peer = {"attrs": peer_attrs}
+    if wanted.kind == "netkit":
+        peer_attrs.append(("IFLA_NUM_RX_QUEUES", wanted.rx_queues))
+        data = _netkit_attributes(wanted) + [("IFLA_NETKIT_PEER_INFO", peer)]
+    else:
+        data = [("VETH_INFO_PEER", peer)]
+    asked = (
+        f"create the {wanted.kind} pair {wanted.name} (host) and {wanted.peer_name} (container)"
+    )
+    return _create(host, wanted, asked, data)
+
+
+def create_single(container: NetlinkSocket, wanted: Wanted) -> Link:
+    """Create a single netkit device in the namespace of the socket."""
+    return _create(
+        container, wanted, f"create the single netkit device {wanted.name}", _netkit_attributes(wanted)
+    )
+
+
+def get(
+    socket: NetlinkSocket, *, name: str = "", index: int = 0, nsid: int | None = None
+) -> Link | None:
+    """Look a device up by name or index, here or in the namespace with id `nsid`; None if there is none."""
+    message = ifinfmsg()
+    message["index"] = index
+    attrs: list[tuple[str, Any]] = [] if index else [("IFLA_IFNAME", name)]
+    if nsid is not None:
+        attrs.append(("IFLA_TARGET_NETNSID", nsid))
+    message["attrs"] = attrs
+    try:
+        ((answer,),) = socket.ask(Ask(f"look up the device {name or index}", message, RTM_GETLINK))
+    except KernelError as error:
+        if error.errno == errno.ENODEV:
+            return None
+        raise
+    return _read(answer)
+
+
+def dump(socket: NetlinkSocket) -> list[Link]:
+    """Every device of the socket's namespace."""
+    return [_read(answer) for answer in socket.dump("list the devices", ifinfmsg(), RTM_GETLINK)]
+
+
+def set_up(index: int, name: str) -> Ask:
+    """Request: bring a device up."""
+    message = ifinfmsg()
+    message["index"] = index
+    message["flags"] = message["change"] = IFF_UP
+    return Ask(f"bring the device {name} up", message, RTM_SETLINK)
+
+
+def delete(socket: NetlinkSocket, index: int, name: str, target_nsid: int | None = None) -> None:
+    """Delete a device; a pair goes as a whole. One that is gone already counts as deleted.
+
+    `target_nsid`: the namespace it is in, by its id as seen from here (IFLA_TARGET_NETNSID).
+    """
+    message = ifinfmsg()
+    message["index"] = index
+    if target_nsid is not None:
+        message["attrs"] = [("IFLA_TARGET_NETNSID", target_nsid)]
+    try:
+        socket.ask(Ask(f"delete the device {name}", message, RTM_DELLINK))
+    except KernelError as error:
+        if error.errno != errno.ENODEV:
+            raise
+
+
+def knows(socket: NetlinkSocket, attribute: str | None) -> bool:
+    """Whether the kernel has netkit (None), or one attribute of it ("IFLA_NETKIT_PAIRING").
+
+    Nothing is created: the value is one that a kernel refuses if it knows the attribute (EINVAL,
+    ERANGE), in a request without NLM_F_CREATE that otherwise ends with ENODEV.
+    """
+    message = ifinfmsg()
+    probe = (attribute, UNUSED_VALUE) if attribute else ("IFLA_NETKIT_PRIMARY", 1)  # read only
+    message["attrs"] = [
+        ("IFLA_IFNAME", "netkit-probe"),
+        (
+            "IFLA_LINKINFO",
+            {
+                "attrs": [
+                    ("IFLA_INFO_KIND", "netkit"),
+                    ("IFLA_INFO_DATA", {"attrs": [probe]}),
+                ]
+            },
+        ),
+    ]
+    try:
+        socket.ask(Ask("ask for netkit", message, RTM_NEWLINK))
+    except KernelError as error:
+        return error.errno in (errno.EINVAL, errno.ERANGE)
+    return False
+
+
+def _netkit_attributes(wanted: Wanted) -> list[tuple[str, Any]]:
+    attrs: list[tuple[str, Any]] = [("IFLA_NETKIT_MODE", NETKIT_MODE[wanted.mode])]
+    if wanted.pairing == "single":
+        attrs.append(("IFLA_NETKIT_PAIRING", NETKIT_PAIRING["single"]))
+    else:
+        attrs.append(("IFLA_NETKIT_POLICY", NETKIT_POLICY[wanted.policy]))
+        attrs.append(("IFLA_NETKIT_PEER_POLICY", NETKIT_POLICY[wanted.peer_policy]))
+        # Defaults are left out: kernels before the attribute ignore it, and mean the default.
+        if wanted.scrub != "default":
+            attrs.append(("IFLA_NETKIT_SCRUB", NETKIT_SCRUB[wanted.scrub]))
+        if wanted.peer_scrub != "default":
+            attrs.append(("IFLA_NETKIT_PEER_SCRUB", NETKIT_SCRUB[wanted.peer_scrub]))
+    if wanted.headroom:
+        attrs.append(("IFLA_NETKIT_HEADROOM", wanted.headroom))
+    if wanted.tailroom:
+        attrs.append(("IFLA_NETKIT_TAILROOM", wanted.tailroom))
+    return attrs
+
+
+def _create(
+    socket: NetlinkSocket, wanted: Wanted, asked: str, data: list[tuple[str, Any]]
+) -> Link:
+    message = ifinfmsg()
+    attrs: list[tuple[str, Any]] = [("IFLA_IFNAME", wanted.name), ("IFLA_MTU", wanted.mtu)]
+    if wanted.kind == "netkit":
+        message["flags"] = message["change"] = IFF_UP
+    if wanted.pairing == "single":
+        attrs.append(("IFLA_NUM_RX_QUEUES", wanted.rx_queues))
+        if wanted.mac:
+            attrs.append(("IFLA_ADDRESS", wanted.mac))
+    info = {"attrs": [("IFLA_INFO_KIND", wanted.kind), ("IFLA_INFO_DATA", {"attrs": data})]}
+    message["attrs"] = [*attrs, ("IFLA_LINKINFO", info)]
+    mark = _set_alias(wanted)
+    try:
+        echoed, _ = socket.ask(
+            Ask(asked, message, RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL | NLM_F_ECHO), mark
+        )
+    except KernelError as error:
+        # A device without our mark would not be known as ours later on.
+        if error.asked == mark.asked and (unmarked := get(socket, name=wanted.name)):
+            delete(socket, unmarked.index, unmarked.name)
+        raise
+    if echoed:
+        return _read(echoed[0])
+    link = get(socket, name=wanted.name)  # kernels before 6.2 do not echo
+    if link is None:
+        raise KernelError(asked, errno.ENODEV)
+    return link
+
+
+def _set_alias(wanted: Wanted) -> Ask:
+    message = ifinfmsg()
+    message["attrs"] = [("IFLA_IFNAME", wanted.name), ("IFLA_IFALIAS", wanted.alias)]
+    return Ask(f"mark the device {wanted.name} as ours", message, RTM_SETLINK)
+
+
+def _read(answer: Any) -> Link:
+    info = answer.get_attr("IFLA_LINKINFO")
+    kind = info.get_attr("IFLA_INFO_KIND") if info else None
+    data = info.get_attr("IFLA_INFO_DATA") if kind == "netkit" else None
+
+    def own(attribute: str, names: dict[str, int]) -> str | None:
+        value = data.get_attr(attribute) if data else None
+        by_number = {number: name for name, number in names.items()}
+        return None if value is None else by_number.get(value, str(value))
+
+    return Link(
+        index=answer["index"],
+        name=answer.get_attr("IFLA_IFNAME"),
+        kind=kind,
+        up=bool(answer["flags"] & IFF_UP),
+        mtu=answer.get_attr("IFLA_MTU"),
+        mac=answer.get_attr("IFLA_ADDRESS"),
+        alias=answer.get_attr("IFLA_IFALIAS"),
+        peer_index=answer.get_attr("IFLA_LINK"),
+        rx_queues=answer.get_attr("IFLA_NUM_RX_QUEUES"),
+        primary=bool(data.get_attr("IFLA_NETKIT_PRIMARY")) if data else None,
+        pairing=own("IFLA_NETKIT_PAIRING", NETKIT_PAIRING),
+        mode=own("IFLA_NETKIT_MODE", NETKIT_MODE),
+        policy=own("IFLA_NETKIT_POLICY", NETKIT_POLICY),
+        peer_policy=own("IFLA_NETKIT_PEER_POLICY", NETKIT_POLICY),
+        scrub=own("IFLA_NETKIT_SCRUB", NETKIT_SCRUB),
+        peer_scrub=own("IFLA_NETKIT_PEER_SCRUB", NETKIT_SCRUB),
+        headroom=data.get_attr("IFLA_NETKIT_HEADROOM") if data else None,
+        tailroom=data.get_attr("IFLA_NETKIT_TAILROOM") if data else None,
+    )

@@ -1,0 +1,94 @@
+"""Devices, routes and queues as plain data, so that what plans and checks them needs no netlink."""
+
+from dataclasses import dataclass
+
+RT_TABLE_MAIN = 254
+"""include/uapi/linux/rtnetlink.h."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A device to be made. `peer_*` and `policy`, `scrub` apply to pairs only; sizes in bytes."""
+
+    kind: str
+    pairing: str
+    name: str
+    alias: str
+    mtu: int
+    mode: str
+    policy: str
+    peer_policy: str
+    scrub: str
+    peer_scrub: str
+    headroom: int
+    tailroom: int
+    rx_queues: int
+    mac: str | None
+    peer_name: str
+
+
+@dataclass(frozen=True)
+class Link:
+    """A device as the kernel describes it. netkit's own attributes are None on other kinds."""
+
+    index: int
+    name: str
+    kind: str | None
+    up: bool
+    mtu: int
+    mac: str | None
+    alias: str | None
+    peer_index: int | None
+    rx_queues: int | None
+    primary: bool | None = None
+    pairing: str | None = None
+    mode: str | None = None
+    policy: str | None = None
+    peer_policy: str | None = None
+    scrub: str | None = None
+    peer_scrub: str | None = None
+    headroom: int | None = None
+    tailroom: int | None = None
+
+
+@dataclass(frozen=True)
+class Route:
+    """A unicast route. `scope` is a number of include/uapi/linux/rtnetlink.h, None: by gateway."""
+
+    destination: str
+    gateway: str | None = None
+    source: str | None = None
+    onlink: bool = False
+    mtu: int | None = None
+    advmss: int | None = None
+    priority: int | None = None
+    table: int = RT_TABLE_MAIN
+    scope: int | None = None
+
+    def __str__(self) -> str:
+        text = self.destination
+        if self.gateway:
+            text += f" via {self.gateway}"
+        if self.table != RT_TABLE_MAIN:
+            text += f" table {self.table}"
+        return text
+
+
+@dataclass(frozen=True)
+class Queue:
+    """A receive queue of a device, and the other side of its lease if it is leased.
+
+    `netns_id` is the other side's namespace as seen from here; None: the same one.
+    `user` names what else occupies the queue.
+    """
+
+    number: int
+    leased_index: int | None = None
+    leased_queue: int | None = None
+    netns_id: int | None = None
+    user: str | None = None
+
+    @property
+    def free(self) -> bool:
+        """Whether nothing occupies the queue."""
+        return self.leased_index is None and self.user is None

@@ -1,0 +1,239 @@
+"""A network namespace and what can be asked of it: the kernel as the steps see it."""
+
+import errno
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from pyroute2.netlink.rtnl.nsidmsg import nsidmsg
+
+from cni_netkit.kernel import link, netdev, nft, route
+from cni_netkit.kernel.errors import KernelError
+from cni_netkit.kernel.model import Link, Queue, Route, Wanted
+from cni_netkit.kernel.netlink import Ask, NetlinkSocket
+from cni_netkit.kernel.netns import Netns
+from cni_netkit.kernel.uapi import (
+    NETLINK_GENERIC,
+    NETLINK_NETFILTER,
+    NETLINK_ROUTE,
+    RTM_GETNSID,
+    RTM_NEWNSID,
+)
+
+PROBES = {
+    "netkit": None,
+    "single": "IFLA_NETKIT_PAIRING",
+    "scrub": "IFLA_NETKIT_SCRUB",
+}
+NO_ID = 0xFFFFFFFF
+
+
+class Namespace:
+    """Sockets are opened in the namespace when first needed; closing closes all."""
+
+    def __init__(self, netns: Netns) -> None:
+        self.netns = netns
+        self._sockets: dict[int, NetlinkSocket] = {}
+        self._family: netdev.Family | None = None
+
+    @classmethod
+    def current(cls) -> "Namespace":
+        """The host: the namespace this process is in."""
+        return cls(Netns.current())
+
+    @classmethod
+    def at(cls, path: str) -> "Namespace":
+        """A container's, by path. Raises `NoNamespace`."""
+        return cls(Netns.open(path))
+
+    def close(self) -> None:
+        """Close every socket and let go of the namespace."""
+        for socket in self._sockets.values():
+            socket.close()
+        self._sockets.clear()
+        self.netns.close()
+
+    # Devices
+
+    def features(self, wanted: Iterable[str]) -> frozenset[str]:
+        """Which of the features "netkit", "single", "scrub", "queue-create" the kernel has."""
+        return frozenset(name for name in wanted if self._has(name))
+
+    def link(self, name: str = "", index: int = 0) -> Link | None:
+        """A device by name or index."""
+        return link.get(self._rtnl, name=name, index=index)
+
+    def links(self) -> list[Link]:
+        """Every device."""
+        return link.dump(self._rtnl)
+
+    def create_pair(self, wanted: Wanted, container: "Namespace") -> Link:
+        """Create a pair, its peer born in `container`; returns the primary."""
+        return link.create_pair(self._rtnl, wanted, container.netns.descriptor)
+
+    def create_single(self, wanted: Wanted) -> Link:
+        """Create a single device here."""
+        return link.create_single(self._rtnl, wanted)
+
+    def delete_link(self, found: Link, nsid: int | None = None) -> None:
+        """Delete a device, of this namespace or of the one with id `nsid`."""
+        link.delete(self._rtnl, found.index, found.name, nsid)
+
+    def link_in(self, nsid: int, name: str) -> Link | None:
+        """A device of another namespace, by that one's id; None also if there is no such id."""
+        with suppress(KernelError):
+            return link.get(self._rtnl, name=name, nsid=nsid)
+        return None
+
+    def configure(
+        self,
+        index: int,
+        device: str,
+        *,
+        up: bool = False,
+        addresses: Sequence[tuple[str, bool]] = (),
+        routes: Sequence[Route] = (),
+        exclusive: bool = False,
+    ) -> None:
+        """Bring a device up, give it addresses (with or without prefix route), then routes.
+
+        All in one request. A route that exists to the letter is no error, except if `exclusive`:
+        then any other route to the same destination is one, too.
+        """
+        batch = [link.set_up(index, device)] if up else []
+        batch += [
+            route.add_address(index, device, address, prefix_route=prefix_route)
+            for address, prefix_route in addresses
+        ]
+        batch += [route.add(index, device, each, exclusive=exclusive) for each in routes]
+        if batch:
+            self._rtnl.ask(*batch, tolerated=() if exclusive else (errno.EEXIST,))
+
+    def addresses(self, index: int) -> list[str]:
+        """The addresses of a device."""
+        return route.addresses(self._rtnl, index)
+
+    def routes(self, index: int) -> list[Route]:
+        """The routes through a device."""
+        return route.routes(self._rtnl, index)
+
+    def route_towards(self, destination: str) -> tuple[Route, int | None] | None:
+        """The route to an address, and the index of its device."""
+        return route.towards(self._rtnl, destination)
+
+    def default_device(self) -> Link | None:
+        """The device that the default route uses."""
+        index = route.default_device(self._rtnl)
+        return self.link(index=index) if index else None
+
+    # Namespaces
+
+    def id_of(self, other: "Namespace") -> int:
+        """The id by which this namespace knows another (ip-netns(8), "nsid"); assigned if it has none."""
+        asked = f"look up the id of the network namespace {other.netns.path}"
+        found = self._nsid(asked, other)
+        if found is None:
+            message = nsidmsg()
+            message["attrs"] = [
+                ("NETNSA_FD", other.netns.descriptor),
+                ("NETNSA_NSID", NO_ID),
+            ]
+            try:
+                self._rtnl.ask(Ask(asked, message, RTM_NEWNSID))
+            except KernelError as error:
+                if error.errno != errno.EEXIST:
+                    raise
+            found = self._nsid(asked, other)
+        if found is None:
+            raise KernelError(asked, errno.ENONET)
+        return found
+
+    # Queues
+
+    def queues(self, index: int) -> list[Queue]:
+        """The receive queues of a device."""
+        return netdev.queues(self._genl, self._netdev.number, index)
+
+    def lease(self, asked: str, device: int, nic: int, queue: int, nic_netns: int) -> int:
+        """Lease a NIC's queue to a device of this namespace; returns the new queue's number."""
+        number = self._netdev.number
+        return netdev.create(self._genl, number, asked, device, nic, queue, nic_netns)
+
+    # Masquerading
+
+    def masquerade(self, chain: str, comment: str, addresses: Sequence[str]) -> None:
+        """Masquerade what leaves from `addresses`."""
+        nft.masquerade(self._nft, chain, comment, addresses)
+
+    def unmasquerade(self, chain: str, addresses: Iterable[str]) -> None:
+        """Take `masquerade` back."""
+        nft.unmasquerade(self._nft, chain, addresses)
+
+    def masqueraded(self, chain: str, addresses: Sequence[str]) -> tuple[int, list[str]]:
+        """How many rules masquerade, and which of `addresses` are sent to them."""
+        reached = [
+            address
+            for address in addresses
+            if nft.element_chain(self._nft, nft.ip_interface(address)) == chain
+        ]
+        return nft.masqueraded(self._nft, chain), reached
+
+    def masquerades(self) -> dict[str, str]:
+        """The chain of every attachment, with its comment."""
+        return nft.chains(self._nft)
+
+    # Settings under /proc/sys/net
+
+    def set(self, values: dict[str, str], *, optional: bool = False) -> None:
+        """Write settings ("ipv4/ip_forward": "1") where they differ; `optional`: if they exist."""
+
+        def write() -> None:
+            for name, value in values.items():
+                path = Path("/proc/sys/net", name)
+                try:
+                    if path.read_text().strip() != value:
+                        path.write_text(value)
+                except FileNotFoundError:
+                    if not optional:
+                        raise KernelError(f"set {path} to {value}", errno.ENOENT) from None
+                except OSError as error:
+                    raise KernelError(f"set {path} to {value}", error.errno or 0) from None
+
+        self.netns.run(write)
+
+    def _has(self, feature: str) -> bool:
+        if feature == "queue-create":
+            return netdev.can_create_queues(netdev.family(self._genl))
+        return link.knows(self._rtnl, PROBES[feature])
+
+    def _nsid(self, asked: str, other: "Namespace") -> int | None:
+        message = nsidmsg()
+        message["attrs"] = [("NETNSA_FD", other.netns.descriptor)]
+        ((answer,),) = self._rtnl.ask(Ask(asked, message, RTM_GETNSID))
+        found = answer.get_attr("NETNSA_NSID")
+        return None if found in (None, NO_ID, -1) else int(found)
+
+    def _socket(self, protocol: int) -> NetlinkSocket:
+        if protocol not in self._sockets:
+            self._sockets[protocol] = NetlinkSocket(self.netns, protocol)
+        return self._sockets[protocol]
+
+    @property
+    def _rtnl(self) -> NetlinkSocket:
+        return self._socket(NETLINK_ROUTE)
+
+    @property
+    def _genl(self) -> NetlinkSocket:
+        return self._socket(NETLINK_GENERIC)
+
+    @property
+    def _nft(self) -> NetlinkSocket:
+        return self._socket(NETLINK_NETFILTER)
+
+    @property
+    def _netdev(self) -> netdev.Family:
+        if self._family is None:
+            self._family = netdev.family(self._genl)
+        if self._family is None:
+            raise KernelError("look up the generic netlink family netdev", errno.ENOENT)
+        return self._family

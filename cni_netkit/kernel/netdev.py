@@ -1,0 +1,121 @@
+"""Receive queues and their leases (generic netlink family "netdev").
+
+Follows include/uapi/linux/netdev.h, net/core/netdev-genl.c and Documentation/netlink/specs/netdev.yaml.
+"""
+
+import errno
+from dataclasses import dataclass
+from typing import Any
+
+from pyroute2.netlink import ctrlmsg
+
+from cni_netkit.kernel.errors import KernelError
+from cni_netkit.kernel.model import Queue
+from cni_netkit.kernel.netlink import Ask, NetlinkSocket
+from cni_netkit.kernel.uapi import (
+    CTRL_CMD_GETFAMILY,
+    GENL_ID_CTRL,
+    NETDEV_CMD_QUEUE_CREATE,
+    NETDEV_CMD_QUEUE_GET,
+    NETDEV_QUEUE_TYPE_RX,
+    queue_message,
+)
+
+
+@dataclass(frozen=True)
+class Family:
+    """The family as this kernel has it: its number, and the commands it knows."""
+
+    number: int
+    commands: frozenset[int]
+
+
+def family(socket: NetlinkSocket) -> Family | None:
+    """Look the family up; None on a kernel without it."""
+    message = ctrlmsg()
+    message["cmd"] = CTRL_CMD_GETFAMILY
+    message["version"] = 1
+    message["attrs"] = [("CTRL_ATTR_FAMILY_NAME", "netdev")]
+    try:
+        ((answer,),) = socket.ask(Ask("look up the family netdev", message, GENL_ID_CTRL))
+    except KernelError as error:
+        if error.errno == errno.ENOENT:
+            return None
+        raise
+    commands = answer.get_attr("CTRL_ATTR_OPS") or ()
+    return Family(
+        answer.get_attr("CTRL_ATTR_FAMILY_ID"),
+        frozenset(command.get_attr("CTRL_ATTR_OP_ID") for command in commands),
+    )
+
+
+def can_create_queues(found: Family | None) -> bool:
+    """Whether the kernel has queue-create (queue leasing, since 7.1)."""
+    return found is not None and NETDEV_CMD_QUEUE_CREATE in found.commands
+
+
+def queues(socket: NetlinkSocket, number: int, index: int) -> list[Queue]:
+    """The receive queues of a device that is up; a device that is down shows none."""
+    message = queue_message()
+    message["cmd"] = NETDEV_CMD_QUEUE_GET
+    message["version"] = 1
+    message["attrs"] = [("NETDEV_A_QUEUE_IFINDEX", index)]
+    answers = socket.dump("list the receive queues", message, number)
+    return [
+        _read(answer)
+        for answer in answers
+        if answer.get_attr("NETDEV_A_QUEUE_TYPE") == NETDEV_QUEUE_TYPE_RX
+    ]
+
+
+def create(
+    socket: NetlinkSocket, number: int, asked: str, device: int, nic: int, queue: int, nic_netns: int
+) -> int:
+    """Lease `queue` of `nic` to `device`; returns the number of the device's new queue.
+
+    `device` is looked up in the socket's namespace, `nic` in the one whose id, as seen from there,
+    is `nic_netns`.
+    """
+    message = queue_message()
+    message["cmd"] = NETDEV_CMD_QUEUE_CREATE
+    message["version"] = 1
+    lessor: list[tuple[str, Any]] = [
+        ("NETDEV_A_LEASE_IFINDEX", nic),
+        (
+            "NETDEV_A_LEASE_QUEUE",
+            {
+                "attrs": [
+                    ("NETDEV_A_QUEUE_ID", queue),
+                    ("NETDEV_A_QUEUE_TYPE", NETDEV_QUEUE_TYPE_RX),
+                ]
+            },
+        ),
+        ("NETDEV_A_LEASE_NETNS_ID", nic_netns),
+    ]
+    message["attrs"] = [
+        ("NETDEV_A_QUEUE_IFINDEX", device),
+        ("NETDEV_A_QUEUE_TYPE", NETDEV_QUEUE_TYPE_RX),
+        ("NETDEV_A_QUEUE_LEASE", {"attrs": lessor}),
+    ]
+    ((answer,),) = socket.ask(Ask(asked, message, number))
+    return int(answer.get_attr("NETDEV_A_QUEUE_ID"))
+
+
+def _read(answer: Any) -> Queue:
+    lease = answer.get_attr("NETDEV_A_QUEUE_LEASE")
+    users = (
+        ("AF_XDP", "NETDEV_A_QUEUE_XSK"),
+        ("io_uring", "NETDEV_A_QUEUE_IO_URING"),
+        ("a dma-buf", "NETDEV_A_QUEUE_DMABUF"),
+    )
+    held = [who for who, attribute in users if answer.get_attr(attribute) is not None]
+    if lease is None:
+        return Queue(answer.get_attr("NETDEV_A_QUEUE_ID"), user=held[0] if held else None)
+    other = lease.get_attr("NETDEV_A_LEASE_QUEUE")
+    return Queue(
+        answer.get_attr("NETDEV_A_QUEUE_ID"),
+        leased_index=lease.get_attr("NETDEV_A_LEASE_IFINDEX"),
+        leased_queue=other.get_attr("NETDEV_A_QUEUE_ID") if other else None,
+        netns_id=lease.get_attr("NETDEV_A_LEASE_NETNS_ID"),
+        user=held[0] if held else None,
+    )

@@ -1,0 +1,181 @@
+"""A plain netlink socket: several requests in one send, the kernel's own words in every error.
+
+Messages are encoded and decoded by pyroute2. Its sockets are not used: see DESIGN.md, D-3.
+Follows include/uapi/linux/netlink.h and Documentation/userspace-api/netlink/intro.rst.
+"""
+
+import errno
+import os
+import socket
+import struct
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from cni_netkit.kernel.errors import KernelError
+from cni_netkit.kernel.netns import Netns
+from cni_netkit.kernel.uapi import (
+    NETLINK_CAP_ACK,
+    NETLINK_EXT_ACK,
+    NETLINK_GET_STRICT_CHK,
+    NLM_F_ACK,
+    NLM_F_ACK_TLVS,
+    NLM_F_CAPPED,
+    NLM_F_DUMP,
+    NLM_F_DUMP_INTR,
+    NLM_F_REQUEST,
+    NLMSG_DONE,
+    NLMSG_ERROR,
+    NLMSGERR_ATTR_MSG,
+    SOL_NETLINK,
+)
+
+HEADER = struct.Struct("=IHHII")
+"""struct nlmsghdr: length, type, flags, sequence number, port."""
+
+ANSWER_SECONDS = 30
+"""A netlink request is answered at once; only a kernel in trouble takes this long."""
+
+RECEIVE_BYTES = 1 << 17
+DUMP_ATTEMPTS = 5
+
+
+@dataclass
+class Ask:
+    """One request: `message` (attributes and fields set), its type, and what it asks, in words."""
+
+    asked: str
+    message: Any
+    type: int
+    flags: int = 0
+    acknowledged: bool = True
+
+
+class NetlinkSocket:
+    """A netlink socket that lives in one network namespace."""
+
+    def __init__(self, netns: Netns, protocol: int) -> None:
+        self._sequence = 0
+        self._socket = netns.run(
+            lambda: socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, protocol)
+        )
+        for option in (NETLINK_EXT_ACK, NETLINK_CAP_ACK, NETLINK_GET_STRICT_CHK):
+            self._socket.setsockopt(SOL_NETLINK, option, 1)
+        self._socket.settimeout(ANSWER_SECONDS)
+        self._socket.bind((0, 0))
+
+    def close(self) -> None:
+        """Close the socket."""
+        self._socket.close()
+
+    def ask(self, *batch: Ask, tolerated: Collection[int] = ()) -> list[list[Any]]:
+        """Send the requests in one system call; return the decoded answers to each.
+
+        The kernel carries them out in order, and goes on after one that it refuses. Raises
+        `KernelError` for the first that was refused with another errno than the `tolerated` ones.
+        """
+        sequences = range(self._sequence + 1, self._sequence + 1 + len(batch))
+        self._sequence = sequences.stop - 1
+        data = b"".join(
+            _encode(request, sequence)
+            for request, sequence in zip(batch, sequences, strict=True)
+        )
+        self._send(batch, data)
+        answers: dict[int, list[Any]] = {sequence: [] for sequence in sequences}
+        refusals: dict[int, KernelError] = {}
+        pending = {
+            sequence
+            for request, sequence in zip(batch, sequences, strict=True)
+            if request.acknowledged
+        }
+        while pending:
+            for kind, flags, sequence, payload in self._receive(batch):
+                if sequence not in answers:
+                    continue  # left over from a request that timed out
+                request = batch[sequence - sequences.start]
+                if kind == NLMSG_ERROR:
+                    refused = _refusal(request, flags, payload)
+                    if refused and refused.errno not in tolerated:
+                        refusals[sequence] = refused
+                        if not request.acknowledged:
+                            pending.clear()  # the transaction as a whole was turned down
+                    pending.discard(sequence)
+                elif kind == NLMSG_DONE:
+                    pending.discard(sequence)
+                else:
+                    answers[sequence].append(_decode(request, kind, flags, payload))
+        if refusals:
+            raise refusals[min(refusals)]
+        return list(answers.values())
+
+    def dump(self, asked: str, message: Any, kind: int) -> list[Any]:
+        """Ask for every object; again, where it changed meanwhile (NLM_F_DUMP_INTR)."""
+        for _ in range(DUMP_ATTEMPTS):
+            (answers,) = self.ask(Ask(asked, message, kind, NLM_F_DUMP))
+            if not any(answer["header"]["flags"] & NLM_F_DUMP_INTR for answer in answers):
+                break
+        return answers
+
+    def _send(self, batch: Sequence[Ask], data: bytes) -> None:
+        try:
+            self._socket.send(data)
+        except OSError as error:
+            raise KernelError(batch[0].asked, error.errno or errno.EIO) from None
+
+    def _receive(self, batch: Sequence[Ask]) -> list[tuple[int, int, int, bytes]]:
+        try:
+            data = self._socket.recv(RECEIVE_BYTES)
+        except TimeoutError:
+            raise KernelError(batch[0].asked, errno.ETIMEDOUT) from None
+        except OSError as error:
+            raise KernelError(batch[0].asked, error.errno or errno.EIO) from None
+        messages = []
+        offset = 0
+        while offset + HEADER.size <= len(data):
+            length, kind, flags, sequence, _ = HEADER.unpack_from(data, offset)
+            messages.append((kind, flags, sequence, data[offset : offset + length]))
+            offset += (length + 3) & ~3
+        return messages
+
+
+def _encode(request: Ask, sequence: int) -> bytes:
+    message = request.message
+    message["header"]["type"] = request.type
+    # A dump ends with NLMSG_DONE; an acknowledgement of its own would come in between.
+    is_dump = request.flags & NLM_F_DUMP == NLM_F_DUMP
+    acknowledge = NLM_F_ACK if request.acknowledged and not is_dump else 0
+    message["header"]["flags"] = NLM_F_REQUEST | acknowledge | request.flags
+    message["header"]["sequence_number"] = sequence
+    message.reset()
+    message.encode()
+    data = bytes(message.data)
+    return data + bytes(-len(data) % 4)
+
+
+def _decode(request: Ask, kind: int, flags: int, payload: bytes) -> Any:
+    answer = type(request.message)(payload)
+    answer.decode()
+    answer["header"]["type"], answer["header"]["flags"] = kind, flags
+    return answer
+
+
+def _refusal(request: Ask, flags: int, payload: bytes) -> KernelError | None:
+    """Read NLMSG_ERROR: struct nlmsgerr, then (NLM_F_ACK_TLVS) attributes with the reason."""
+    (code,) = struct.unpack_from("=i", payload, HEADER.size)
+    if code == 0:
+        return None
+    offset = HEADER.size + 4 + HEADER.size
+    if not flags & NLM_F_CAPPED:
+        (length,) = struct.unpack_from("=I", payload, HEADER.size + 4)
+        offset += ((length + 3) & ~3) - HEADER.size
+    text = ""
+    if flags & NLM_F_ACK_TLVS:
+        while offset + 4 <= len(payload):
+            length, kind = struct.unpack_from("=HH", payload, offset)
+            if length < 4:
+                break
+            if kind & 0x3FFF == NLMSGERR_ATTR_MSG:
+                value = payload[offset + 4 : offset + length]
+                text = value.rstrip(b"\0").decode(errors="replace")
+            offset += (length + 3) & ~3
+    return KernelError(request.asked, -code, os.fsdecode(text))

@@ -1,0 +1,78 @@
+"""Network namespaces by path: opened, compared, entered; never created (setns(2), ioctl_ns(2))."""
+
+import ctypes
+import fcntl
+import os
+import threading
+from collections.abc import Callable
+from typing import TypeVar
+
+from cni_netkit.kernel.errors import NoNamespace
+from cni_netkit.kernel.uapi import CLONE_NEWNET, NS_GET_NSTYPE
+
+Outcome = TypeVar("Outcome")
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+class Netns:
+    """A network namespace, held open by a descriptor; identified by (device, inode)."""
+
+    def __init__(self, descriptor: int, path: str, *, own: bool) -> None:
+        self.descriptor = descriptor
+        self.path = path
+        self._own = own
+        status = os.fstat(descriptor)
+        self.identity = (status.st_dev, status.st_ino)
+
+    @classmethod
+    def current(cls) -> "Netns":
+        """The namespace this thread is in; what runs in it needs no switch."""
+        path = "/proc/thread-self/ns/net"
+        return cls(os.open(path, os.O_RDONLY | os.O_CLOEXEC), path, own=True)
+
+    @classmethod
+    def open(cls, path: str) -> "Netns":
+        """Open the namespace at `path`. Raises `NoNamespace` where there is none."""
+        try:
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError as error:
+            raise NoNamespace(path, os.strerror(error.errno or 0)) from None
+        try:
+            is_network = fcntl.ioctl(descriptor, NS_GET_NSTYPE) == CLONE_NEWNET
+        except OSError:
+            is_network = False
+        if not is_network:
+            os.close(descriptor)
+            raise NoNamespace(path, "the file is no network namespace")
+        return cls(descriptor, path, own=False)
+
+    def close(self) -> None:
+        """Let go of the descriptor."""
+        os.close(self.descriptor)
+
+    def run(self, function: Callable[[], Outcome]) -> Outcome:
+        """Call `function` inside the namespace.
+
+        In a thread that is entered once and then thrown away, so that no switch can leak into
+        other work of this process.
+        """
+        if self._own:
+            return function()
+        results: list[Outcome] = []
+        failures: list[BaseException] = []
+
+        def enter_and_call() -> None:
+            try:
+                if _libc.setns(self.descriptor, CLONE_NEWNET) != 0:
+                    raise NoNamespace(self.path, os.strerror(ctypes.get_errno()))
+                results.append(function())
+            except BaseException as error:
+                failures.append(error)
+
+        thread = threading.Thread(target=enter_and_call, name=f"in {self.path}")
+        thread.start()
+        thread.join()
+        if failures:
+            raise failures[0]
+        return results[0]

@@ -1,0 +1,163 @@
+"""Addresses and routes (rtnetlink, RTM_*ADDR and RTM_*ROUTE; Documentation/netlink/specs/rt-*.yaml)."""
+
+import errno
+import socket as sockets
+from ipaddress import ip_interface, ip_network
+from typing import Any
+
+from pyroute2.netlink.rtnl.ifaddrmsg import ifaddrmsg
+from pyroute2.netlink.rtnl.rtmsg import rtmsg
+
+from cni_netkit.kernel.errors import KernelError
+from cni_netkit.kernel.model import RT_TABLE_MAIN, Route
+from cni_netkit.kernel.netlink import Ask, NetlinkSocket
+from cni_netkit.kernel.uapi import (
+    IFA_F_NODAD,
+    IFA_F_NOPREFIXROUTE,
+    NLM_F_CREATE,
+    NLM_F_EXCL,
+    RT_SCOPE_LINK,
+    RT_SCOPE_UNIVERSE,
+    RTM_F_FIB_MATCH,
+    RTM_GETADDR,
+    RTM_GETROUTE,
+    RTM_NEWADDR,
+    RTM_NEWROUTE,
+    RTN_UNICAST,
+    RTNH_F_ONLINK,
+    RTPROT_BOOT,
+)
+
+FAMILIES = {4: sockets.AF_INET, 6: sockets.AF_INET6}
+ANYWHERE = {4: "1.0.0.1", 6: "2000::1"}
+"""Some address out there, to ask the kernel where it would send it."""
+
+
+def add_address(index: int, device: str, address: str, *, prefix_route: bool = True) -> Ask:
+    """Request: give `address` ("10.1.0.2/24") to a device, usable at once (IFA_F_NODAD)."""
+    interface = ip_interface(address)
+    message = ifaddrmsg()
+    message["family"] = FAMILIES[interface.version]
+    message["prefixlen"] = interface.network.prefixlen
+    message["index"] = index
+    flags = 0 if prefix_route else IFA_F_NOPREFIXROUTE
+    if interface.version == 6:
+        flags |= IFA_F_NODAD
+    message["attrs"] = [
+        ("IFA_LOCAL", str(interface.ip)),
+        ("IFA_ADDRESS", str(interface.ip)),
+        ("IFA_FLAGS", flags),
+    ]
+    return Ask(
+        f"give the address {address} to the device {device}",
+        message,
+        RTM_NEWADDR,
+        NLM_F_CREATE | NLM_F_EXCL,
+    )
+
+
+def add(index: int, device: str, route: Route, *, exclusive: bool) -> Ask:
+    """Request: add a route through a device; `exclusive`: there must be none to that destination."""
+    network = ip_network(route.destination, strict=False)
+    message = rtmsg()
+    message["family"] = FAMILIES[network.version]
+    message["dst_len"] = network.prefixlen
+    message["table"] = route.table if route.table < 256 else 0
+    message["proto"] = RTPROT_BOOT
+    message["type"] = RTN_UNICAST
+    message["scope"] = _scope(route)
+    attrs: list[tuple[str, Any]] = [("RTA_OIF", index), ("RTA_TABLE", route.table)]
+    if network.prefixlen:
+        attrs.append(("RTA_DST", str(network.network_address)))
+    if route.gateway:
+        attrs.append(("RTA_GATEWAY", route.gateway))
+        if route.onlink:
+            message["flags"] = RTNH_F_ONLINK
+    if route.source:
+        attrs.append(("RTA_PREFSRC", route.source))
+    if route.priority:
+        attrs.append(("RTA_PRIORITY", route.priority))
+    metrics = [
+        (name, value)
+        for name, value in (("RTAX_MTU", route.mtu), ("RTAX_ADVMSS", route.advmss))
+        if value
+    ]
+    if metrics:
+        attrs.append(("RTA_METRICS", {"attrs": metrics}))
+    message["attrs"] = attrs
+    flags = NLM_F_CREATE | (NLM_F_EXCL if exclusive else 0)
+    return Ask(f"add the route {route} through the device {device}", message, RTM_NEWROUTE, flags)
+
+
+def addresses(socket: NetlinkSocket, index: int) -> list[str]:
+    """The addresses of one device, as "10.1.0.2/24"."""
+    message = ifaddrmsg()
+    message["index"] = index
+    found = []
+    for answer in socket.dump("list the addresses", message, RTM_GETADDR):
+        local = answer.get_attr("IFA_LOCAL") or answer.get_attr("IFA_ADDRESS")
+        found.append(str(ip_interface(f"{local}/{answer['prefixlen']}")))
+    return found
+
+
+def routes(socket: NetlinkSocket, index: int) -> list[Route]:
+    """The unicast routes through one device, of every table."""
+    found = []
+    for family in FAMILIES.values():
+        message = rtmsg()
+        message["family"] = family
+        message["attrs"] = [("RTA_OIF", index)]
+        for answer in socket.dump("list the routes", message, RTM_GETROUTE):
+            if answer["type"] == RTN_UNICAST:
+                found.append(_read(answer, family))
+    return found
+
+
+def towards(socket: NetlinkSocket, destination: str) -> tuple[Route, int | None] | None:
+    """The routing table's entry for one address, and its device's index; None: unreachable."""
+    interface = ip_interface(destination)
+    message = rtmsg()
+    message["family"] = FAMILIES[interface.version]
+    message["dst_len"] = interface.max_prefixlen
+    message["flags"] = RTM_F_FIB_MATCH
+    message["attrs"] = [("RTA_DST", str(interface.ip))]
+    try:
+        ((answer,),) = socket.ask(
+            Ask(f"look up the route to {interface.ip}", message, RTM_GETROUTE)
+        )
+    except KernelError as error:
+        if error.errno in (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ESRCH, errno.EINVAL):
+            return None
+        raise
+    return _read(answer, message["family"]), answer.get_attr("RTA_OIF")
+
+
+def default_device(socket: NetlinkSocket) -> int | None:
+    """Index of the device that the default route uses, IPv4 before IPv6; None without one."""
+    for version in FAMILIES:
+        found = towards(socket, ANYWHERE[version])
+        if found and ip_network(found[0].destination).prefixlen == 0 and found[1]:
+            return found[1]
+    return None
+
+
+def _scope(route: Route) -> int:
+    if route.scope is not None:
+        return route.scope
+    # A route without gateway is for neighbours (ip-route(8), "SCOPE_VAL"); IPv6 knows no scopes.
+    return RT_SCOPE_UNIVERSE if route.gateway else RT_SCOPE_LINK
+
+
+def _read(answer: Any, family: int) -> Route:
+    anything = "0.0.0.0" if family == sockets.AF_INET else "::"
+    metrics = answer.get_attr("RTA_METRICS")
+    return Route(
+        destination=f"{answer.get_attr('RTA_DST') or anything}/{answer['dst_len']}",
+        gateway=answer.get_attr("RTA_GATEWAY"),
+        source=answer.get_attr("RTA_PREFSRC"),
+        mtu=metrics.get_attr("RTAX_MTU") if metrics else None,
+        advmss=metrics.get_attr("RTAX_ADVMSS") if metrics else None,
+        priority=answer.get_attr("RTA_PRIORITY"),
+        table=answer.get_attr("RTA_TABLE") or answer["table"],
+        scope=answer["scope"],
+    )

@@ -1,0 +1,80 @@
+"""The log: structlog to standard error and, if configured, to a file; never to standard output.
+
+structlog is imported when the first line is written: a verb that has nothing to say does not wait
+for it.
+"""
+
+import logging
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
+
+LEVELS = {
+    "debug": logging.DEBUG,
+    "info": logging.INFO,
+    "warning": logging.WARNING,
+    "error": logging.ERROR,
+}
+
+_bound: ContextVar[dict[str, Any] | None] = ContextVar("bound", default=None)
+_level: ContextVar[str] = ContextVar("level", default="info")
+_file: ContextVar[str | None] = ContextVar("file", default=None)
+
+
+@contextmanager
+def bound(level: str = "info", file: str | None = None, **words: Any) -> Iterator[None]:
+    """Within: every line carries `words`, lines below `level` are left out, `file` gets a copy."""
+    tokens = (_bound.set((_bound.get() or {}) | words), _level.set(level), _file.set(file))
+    try:
+        yield
+    finally:
+        for variable, token in zip((_bound, _level, _file), tokens, strict=True):
+            variable.reset(token)  # type: ignore[arg-type]
+
+
+def debug(event: str, **words: Any) -> None:
+    """What happened, for whoever looks for a fault."""
+    _write("debug", event, words)
+
+
+def info(event: str, **words: Any) -> None:
+    """What happened, for the record."""
+    _write("info", event, words)
+
+
+def warning(event: str, **words: Any) -> None:
+    """What is not as it should be, and did no harm yet."""
+    _write("warning", event, words)
+
+
+def error(event: str, **words: Any) -> None:
+    """What failed."""
+    _write("error", event, words)
+
+
+def _write(level: str, event: str, words: dict[str, Any]) -> None:
+    if LEVELS[level] < LEVELS[_level.get()]:
+        return
+    import structlog
+
+    render = structlog.processors.JSONRenderer(sort_keys=False)
+    stamp = structlog.processors.TimeStamper(fmt="iso", utc=True)
+    fields = stamp(None, level, {"event": event, "level": level, **(_bound.get() or {}), **words})
+    line = render(None, level, fields)
+    text = line if isinstance(line, str) else line.decode()
+    print(text, file=sys.stderr, flush=True)
+    if path := _file.get():
+        _append(path, text)
+
+
+def _append(path: str, line: str) -> None:
+    """A log that cannot be written must not fail a verb."""
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
+        with os.fdopen(descriptor, "a") as file:
+            file.write(line + "\n")
+    except OSError as failure:
+        print(f"write the log {path}: {failure.strerror}", file=sys.stderr, flush=True)

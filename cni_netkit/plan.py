@@ -1,0 +1,156 @@
+"""Deciding: from a configuration and the facts to steps with every name fixed. Pure."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from cni_netkit.attachment import Attachment
+from cni_netkit.facts import Facts, needed
+from cni_netkit.spec.config import NetConf
+from cni_netkit.spec.errors import CNIError, Code
+from cni_netkit.steps.address import ContainerAddresses, HostRoutes
+from cni_netkit.steps.base import Step
+from cni_netkit.steps.device import Device
+from cni_netkit.steps.ipam import Reservation
+from cni_netkit.steps.lease import Leases, missing_nic
+from cni_netkit.steps.masquerade import Masquerade
+
+KINDS: dict[str, type[Any]] = {
+    kind.name: kind
+    for kind in (Reservation, Device, ContainerAddresses, HostRoutes, Leases, Masquerade)
+}
+
+Plan = tuple[Step, ...]
+
+LACKING = {
+    # feature: what it is, which option asks for it, since when, what to do
+    "netkit": (
+        "netkit devices (CONFIG_NETKIT)",
+        'type "netkit"',
+        "6.7",
+        'build the kernel with CONFIG_NETKIT=y, or set fallback to "veth"',
+    ),
+    "scrub": ("netkit scrub settings", "scrub or peerScrub", "6.10", "leave the option out"),
+    "single": ("single netkit devices", 'pairing "single"', "7.1", "run a newer kernel"),
+    "queue-create": ("leasing of receive queues", "lease", "7.1", "run a newer kernel"),
+}
+
+
+def decide(attachment: Attachment, conf: NetConf, facts: Facts) -> Plan:
+    """The steps of an ADD. Raises 100 to 103 where the facts are against it."""
+    if facts.taken:
+        raise CNIError(
+            Code.ALREADY_EXISTS,
+            f"attach {attachment}: a device {facts.taken[0]} exists already",
+            "neither it nor anything else was touched",
+        )
+    kind = check_prerequisites(conf, facts)
+    return steps(attachment, conf, kind, facts.mtu, _pool(conf, facts))
+
+
+def check_prerequisites(conf: NetConf, facts: Facts) -> str:
+    """Which kind of device it will be. Raises error 100 or 102 if the node lacks something."""
+    falls_back = "netkit" not in facts.features and conf.fallback == "veth"
+    if not falls_back:
+        for feature in sorted(needed(conf) - facts.features, key=list(LACKING).index):
+            what, option, since, remedy = LACKING[feature]
+            raise CNIError(
+                Code.KERNEL_LACKS_FEATURE,
+                f"this kernel has no {what}, which {option} needs (in Linux since {since})",
+                remedy,
+            )
+    if conf.lease is not None:
+        _check_nic(conf, facts)
+    return "veth" if falls_back else "netkit"
+
+
+def steps(
+    attachment: Attachment, conf: NetConf, kind: str, mtu: int, pool: Sequence[int] = ()
+) -> Plan:
+    """The steps themselves, in the order of doing."""
+    is_pair = conf.pairing == "pair"
+    plan: list[Step] = []
+    if conf.ipam is not None:
+        plan.append(Reservation(conf.ipam["type"]))
+    plan.append(
+        Device(
+            kind=kind,
+            pairing=conf.pairing,
+            host_name=attachment.host_device if is_pair else "",
+            container_name=attachment.ifname,
+            alias=attachment.alias,
+            mode=conf.mode,
+            policy=conf.policy,
+            peer_policy=conf.peer_policy,
+            scrub=conf.scrub,
+            peer_scrub=conf.peer_scrub,
+            headroom=conf.headroom,
+            tailroom=conf.tailroom,
+            mtu=mtu,
+            rx_queues=1 + (conf.lease.count if conf.lease else 0),
+            mac=conf.mac,
+        )
+    )
+    if conf.ipam is not None:
+        neighbours = is_pair and (conf.mode == "l2" or kind == "veth")
+        plan.append(ContainerAddresses(attachment.ifname, neighbours))
+        if is_pair:
+            plan.append(HostRoutes(attachment.host_device))
+    if conf.lease is not None:
+        plan.append(Leases(conf.lease.device, attachment.ifname, conf.lease.count, tuple(pool)))
+    if conf.ip_masq:
+        plan.append(Masquerade(attachment.host_device, attachment.alias))
+    return tuple(plan)
+
+
+def to_record(plan: Plan) -> list[dict[str, Any]]:
+    """The plan as JSON, for the attachment's record."""
+    return [{"step": step.name, **asdict(step)} for step in plan]  # type: ignore[call-overload]
+
+
+def from_record(entries: Sequence[dict[str, Any]]) -> Plan:
+    """The plan that a record holds. Raises KeyError or TypeError for what is none."""
+    plan = []
+    for entry in entries:
+        fields = {
+            name: tuple(value) if isinstance(value, list) else value
+            for name, value in entry.items()
+            if name != "step"
+        }
+        plan.append(KINDS[entry["step"]](**fields))
+    return tuple(plan)
+
+
+def _check_nic(conf: NetConf, facts: Facts) -> None:
+    assert conf.lease is not None
+    name = conf.lease.device
+    if facts.nic is None:
+        raise missing_nic(name)
+    if facts.nic.link.kind is not None:
+        raise CNIError(
+            Code.UNUSABLE_NIC,
+            f"lease.device: {name} is a virtual device ({facts.nic.link.kind}), "
+            "only a physical NIC has queues to lease",
+        )
+    if not facts.nic.link.up:
+        raise CNIError(
+            Code.UNUSABLE_NIC,
+            f"lease.device: {name} is down, its queues cannot be seen",
+            f"ip link set {name} up",
+        )
+    existing = {queue.number for queue in facts.nic.queues}
+    if lacking := sorted(set(conf.lease.queues or ()) - existing):
+        raise CNIError(
+            Code.UNUSABLE_NIC,
+            f"lease.queues: {name} has {len(existing)} receive queues, numbered from 0; "
+            f"there is no queue {', '.join(map(str, lacking))}",
+            f"ethtool -l {name} shows how many it has and can have",
+        )
+
+
+def _pool(conf: NetConf, facts: Facts) -> list[int]:
+    """The queues to choose from, highest first; without a pool every one but 0."""
+    if conf.lease is None or facts.nic is None:
+        return []
+    every = (queue.number for queue in facts.nic.queues if queue.number)
+    return sorted(conf.lease.queues or every, reverse=True)

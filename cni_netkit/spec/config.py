@@ -1,0 +1,330 @@
+"""The network configuration of plugin type "netkit", believed only after every field was looked at.
+
+Keys and meanings are the contract's (README, "Configuration"); names follow the kernel's own
+(Documentation/netlink/specs/rt-link.yaml) in camelCase.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
+from pydantic.alias_generators import to_camel
+
+from cni_netkit.spec.errors import CNIError, Code
+from cni_netkit.spec.request import check_ifname
+
+MTU_MIN, MTU_MAX = 68, 65535
+QUEUES_MAX = 1024
+"""NETKIT_NUM_RX_QUEUES_MAX of drivers/net/netkit.c; queue 0 is the device's own."""
+
+FOREIGN_KEYS = frozenset(
+    {"type", "args", "capabilities", "cniVersions", "disableCheck", "disableGC"}
+    | {"loadOnlyInlinedPlugins", "plugins"}
+)
+"""Keys that the specification or libcni puts beside ours, and that we have no use for."""
+
+Forwarding = Literal["forward", "blackhole"]
+Scrubbing = Literal["default", "none"]
+
+
+def _valid_mtu(value: int) -> int:
+    if value != 0 and not MTU_MIN <= value <= MTU_MAX:
+        raise ValueError(f"must be 0 (automatic) or from {MTU_MIN} to {MTU_MAX}")
+    return value
+
+
+def _valid_ifname(value: str) -> str:
+    if fault := check_ifname(value):
+        raise ValueError(fault)
+    return value
+
+
+def _valid_mac(value: str) -> str:
+    if not re.fullmatch(r"([0-9a-fA-F]{2}:){5}[0-9a-fA-F]{2}", value):
+        raise ValueError("is not of the form 02:00:00:00:00:01")
+    if int(value[:2], 16) & 1:
+        raise ValueError("is a multicast address, no device can have it")
+    if value == "00:00:00:00:00:00":
+        raise ValueError("is all zero")
+    return value.lower()
+
+
+def parse_queues(value: object) -> tuple[int, ...]:
+    """Read a pool of queue numbers: a list [14, 15], or ranges "8-11,14". Duplicates fall away."""
+    if isinstance(value, str):
+        numbers: list[int] = []
+        for part in value.split(","):
+            match = re.fullmatch(r"\s*(\d{1,5})(?:\s*-\s*(\d{1,5}))?\s*", part)
+            if not match:
+                raise ValueError(f'{part!r} is neither a queue nor a range such as "8-11"')
+            first, last = int(match[1]), int(match[2] or match[1])
+            if last < first:
+                raise ValueError(f"the range {part.strip()} runs backwards")
+            numbers.extend(range(first, last + 1))
+    elif isinstance(value, list | tuple):
+        if any(isinstance(number, bool) or not isinstance(number, int) for number in value):
+            raise ValueError("a list of queues has numbers only")
+        numbers = list(value)
+    else:
+        raise ValueError('must be a list [14, 15] or ranges "8-11,14"')
+    if not numbers:
+        raise ValueError("is empty: name at least one queue, or leave it out")
+    if any(not 0 <= number <= 65535 for number in numbers):
+        raise ValueError("queues are numbered from 0 to 65535")
+    return tuple(sorted(set(numbers)))
+
+
+class Model(BaseModel):
+    """Strict: no unknown keys, no silent conversion of types."""
+
+    model_config = ConfigDict(
+        extra="forbid", strict=True, frozen=True, alias_generator=to_camel, populate_by_name=True
+    )
+
+
+class Foreign(BaseModel):
+    """Words of others (the specification, runtimes): what we do not know is not our business."""
+
+    model_config = ConfigDict(
+        extra="ignore", frozen=True, alias_generator=to_camel, populate_by_name=True
+    )
+
+
+class DNS(Foreign):
+    """Specification section 2, "dns"; overrides what IPAM says."""
+
+    nameservers: tuple[str, ...] = ()
+    domain: str = ""
+    search: tuple[str, ...] = ()
+    options: tuple[str, ...] = ()
+
+
+def _no_null(value: object) -> object:
+    """Go writes an empty list as null."""
+    return () if value is None else value
+
+
+Names = Annotated[tuple[str, ...], BeforeValidator(_no_null)]
+
+
+class CapabilityDNS(Foreign):
+    """The dns capability: other names than in the configuration (CNI conventions document)."""
+
+    servers: Names = ()
+    searches: Names = ()
+    options: Names = ()
+
+
+class RuntimeConfig(Foreign):
+    """Per-container values for the capabilities that the configuration declares."""
+
+    mac: Annotated[str, AfterValidator(_valid_mac)] | None = None
+    ips: tuple[str, ...] = ()
+    ip_ranges: tuple[tuple[dict[str, Any], ...], ...] = ()
+    dns: CapabilityDNS | None = None
+    device_id: str | None = Field(None, alias="deviceID")
+
+
+class Lease(Model):
+    """Receive queues of a physical NIC, lent to the container's device."""
+
+    device: Annotated[str, AfterValidator(_valid_ifname)]
+    count: Annotated[int, Field(ge=1, lt=QUEUES_MAX)] = 1
+    queues: Annotated[tuple[int, ...], BeforeValidator(parse_queues)] | None = None
+    workload: Literal["io_uring", "af_xdp"] | None = None
+    flows: Any = None
+
+    @model_validator(mode="after")
+    def _pool_is_large_enough(self) -> "Lease":
+        if self.queues is not None and len(self.queues) < self.count:
+            raise ValueError(
+                f"count is {self.count}, but queues names only {len(self.queues)}; "
+                "name more queues or ask for fewer"
+            )
+        return self
+
+
+class Log(Model):
+    """Where the log goes besides standard error, and from which level on."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    file: str | None = None
+
+
+class NetConf(Model):
+    """A network configuration of type "netkit"."""
+
+    cni_version: str = Field("0.1.0", alias="cniVersion")
+    name: str
+    pairing: Literal["pair", "single"] = "pair"
+    mode: Literal["l3", "l2"] = "l3"
+    policy: Forwarding = "forward"
+    peer_policy: Forwarding = "forward"
+    scrub: Scrubbing = "default"
+    peer_scrub: Scrubbing = "default"
+    headroom: Annotated[int, Field(ge=0, le=65535)] = 0
+    tailroom: Annotated[int, Field(ge=0, le=65535)] = 0
+    mtu: Annotated[int, AfterValidator(_valid_mtu)] = 0
+    if_name: Annotated[str, AfterValidator(_valid_ifname)] | None = None
+    ipam: dict[str, Any] | None = None
+    ip_masq: bool = False
+    ip_masq_backend: Literal["nftables"] = "nftables"
+    lease: Lease | None = None
+    bpf: Any = None
+    fallback: Literal["none", "veth"] = "none"
+    dns: DNS | None = None
+    log: Log = Log()
+    runtime_config: RuntimeConfig = RuntimeConfig()
+    prev_result: dict[str, Any] | None = None
+
+    @model_validator(mode="after")
+    def _combinations(self) -> "NetConf":
+        faults = list(_impossible(self))
+        if faults:
+            raise ValueError("; ".join(faults))
+        return self
+
+    @property
+    def mac(self) -> str | None:
+        """The hardware address that the runtime asked for, if any."""
+        return self.runtime_config.mac
+
+
+def _impossible(conf: NetConf) -> Iterable[str]:
+    """Combinations that the kernel would refuse (drivers/net/netkit.c, netkit_new_link())."""
+    if conf.pairing == "single":
+        for name, default in (
+            ("policy", "forward"),
+            ("peerPolicy", "forward"),
+            ("scrub", "default"),
+            ("peerScrub", "default"),
+            ("fallback", "none"),
+        ):
+            value = getattr(conf, re.sub("[A-Z]", lambda m: "_" + m[0].lower(), name))
+            if value != default:
+                yield f'{name} "{value}" needs pairing "pair": a single device has no other end'
+        if conf.ip_masq:
+            yield 'ipMasq needs pairing "pair": no packet leaves the host through a single device'
+    if conf.lease is not None:
+        if conf.fallback == "veth":
+            yield 'lease and fallback "veth" exclude each other: a veth device cannot lease queues'
+        if conf.lease.workload == "af_xdp" and conf.pairing != "single":
+            yield 'lease.workload "af_xdp" needs pairing "single" (an XSK binds to a single device)'
+    if conf.mac is not None and conf.mode == "l3" and conf.pairing == "pair":
+        yield 'a MAC address needs mode "l2": an l3 device has none'
+    if conf.mac is not None and conf.mode == "l3" and conf.pairing == "single":
+        yield 'a MAC address needs mode "l2", also of a single device'
+    if conf.ip_masq and conf.ipam is None:
+        yield "ipMasq needs ipam: there are no addresses to masquerade"
+    if conf.ipam is not None and not isinstance(conf.ipam.get("type"), str):
+        yield "ipam.type is missing: name an IPAM plugin, for example host-local"
+
+
+PLANNED = ("bpf", "lease.flows")
+"""Keys of the contract that this version knows and refuses."""
+
+AnyModel = TypeVar("AnyModel", bound=BaseModel)
+
+
+def fold_keys(model: type[BaseModel], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Give keys the case that `model` knows, as Go's JSON decoder does; an exact match wins."""
+    known = {
+        (field.alias or name).lower(): field.alias or name
+        for name, field in model.model_fields.items()
+    }
+    folded = {known.get(key.lower(), key): value for key, value in given.items()}
+    return folded | {key: value for key, value in given.items() if key in folded}
+
+
+def believe(raw: Mapping[str, Any], requested_mac: str | None = None) -> NetConf:
+    """Turn a raw network configuration into a `NetConf`.
+
+    `requested_mac` is MAC of CNI_ARGS (podman); args.cni.mac and the mac capability go before it.
+    Raises error 2 where there are only unknown or planned keys, else 7; the text names every
+    fault with its path.
+    """
+    own = {
+        key: value
+        for key, value in raw.items()
+        if key not in FOREIGN_KEYS and not key.startswith("cni.dev/")
+    }
+    own = {key: value for key, value in own.items() if value is not None}
+    runtime = own.get("runtimeConfig", {})
+    if isinstance(runtime, dict):
+        runtime = fold_keys(RuntimeConfig, runtime)
+        if isinstance(runtime.get("dns"), dict):
+            runtime["dns"] = fold_keys(CapabilityDNS, runtime["dns"])
+        runtime = {key: value for key, value in runtime.items() if value not in (None, "", [])}
+        if mac := requested_mac_of(raw) or requested_mac:
+            runtime.setdefault("mac", mac)
+        own["runtimeConfig"] = runtime
+    return _validated(NetConf, own)
+
+
+def requested_mac_of(raw: Mapping[str, Any]) -> str | None:
+    """args.cni.mac of the configuration (CNI conventions document)."""
+    arguments = raw.get("args")
+    cni = arguments.get("cni") if isinstance(arguments, dict) else None
+    mac = cni.get("mac") if isinstance(cni, dict) else None
+    return mac if isinstance(mac, str) and mac else None
+
+
+def _validated(model: type[AnyModel], raw: Mapping[str, Any]) -> AnyModel:
+    unsupported: list[tuple[str, object]] = []
+    faults: list[str] = []
+    conf: AnyModel | None = None
+    try:
+        conf = model.model_validate(raw)
+    except ValidationError as error:
+        for fault in error.errors(include_url=False):
+            path = ".".join(map(str, fault["loc"]))
+            if fault["type"] == "extra_forbidden":
+                unsupported.append((path, fault["input"]))
+            else:
+                faults.append(_describe(path, fault["msg"], fault["input"]))
+    unsupported += [(path, value) for path in PLANNED if (value := _at(raw, path)) is not None]
+    if unsupported and not faults:
+        raise CNIError(
+            Code.UNSUPPORTED_FIELD,
+            "the network configuration has keys that are not supported: "
+            + ", ".join(path + _planned(path) for path, _ in unsupported),
+            "; ".join(f"{path}: {value!r}" for path, value in unsupported),
+        )
+    if faults:
+        faults += [f"{path} is not supported{_planned(path)}" for path, _ in unsupported]
+        raise CNIError(
+            Code.INVALID_CONFIGURATION,
+            f"the network configuration is not valid: {'; '.join(faults)}",
+            "mend the named keys; the README lists every key with its values",
+        )
+    assert conf is not None
+    return conf
+
+
+def _planned(path: str) -> str:
+    return " (planned, not built yet)" if path in PLANNED else ""
+
+
+def _describe(path: str, message: str, value: object) -> str:
+    message = message.removeprefix("Value error, ")
+    if not path:
+        return message
+    if isinstance(value, dict):
+        return f"{path}: {message}"
+    return f"{path}: {message[:1].lower()}{message[1:]} (found {value!r})"
+
+
+def _at(raw: Mapping[str, Any], path: str) -> object:
+    value: Any = raw
+    for key in path.split("."):
+        value = value.get(key) if isinstance(value, dict) else None
+    return value

@@ -1,0 +1,55 @@
+"""CNI errors: the codes of the specification (section 5, "Error") and our own from 100 up."""
+
+from enum import IntEnum
+
+
+class Code(IntEnum):
+    """What went wrong, for programs; the text says the rest."""
+
+    INCOMPATIBLE_VERSION = 1
+    UNSUPPORTED_FIELD = 2
+    UNKNOWN_CONTAINER = 3
+    INVALID_ENVIRONMENT = 4
+    IO_FAILURE = 5
+    UNDECODABLE = 6
+    INVALID_CONFIGURATION = 7
+    SAME_NAMESPACE = 8
+    TRY_AGAIN_LATER = 11
+    NOT_AVAILABLE = 50
+    LIMITED_CONNECTIVITY = 51
+    KERNEL_LACKS_FEATURE = 100
+    NO_FREE_QUEUE = 101
+    UNUSABLE_NIC = 102
+    ALREADY_EXISTS = 103
+    KERNEL_REFUSED = 104
+    CHECK_DIFFERENCE = 105
+    NO_ADDRESS = 106
+    BPF_NOT_ATTACHABLE = 107
+    INTERNAL = 999
+
+
+class CNIError(Exception):
+    """A failure as the runtime shall see it.
+
+    `message` says what was tried, on which named thing, and what the kernel said;
+    `details` what to do next, or more of the circumstances.
+    """
+
+    def __init__(self, code: int, message: str, details: str = "") -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+        self.details = details
+
+    def also(self, text: str) -> None:
+        """Append what failed besides, for example while undoing; the first error stays the error."""
+        self.details = f"{self.details}; {text}" if self.details else text
+
+    def as_dict(self, version: str) -> dict[str, object]:
+        """The error object of the specification, in the version of the request."""
+        return {
+            "cniVersion": version,
+            "code": int(self.code),
+            "msg": self.message,
+            "details": self.details,
+        }

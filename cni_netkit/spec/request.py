@@ -1,0 +1,193 @@
+"""One call of the plugin: CNI_* environment and standard input, checked (specification section 2)."""
+
+import json
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from cni_netkit.spec import version as versions
+from cni_netkit.spec.errors import CNIError, Code
+
+IDENTIFIER = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.\-]*\Z")
+IFNAME_BYTES = 15
+"""IFNAMSIZ - 1 of include/uapi/linux/if.h."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """A request whose environment and version are known to be sound; `config` is still raw."""
+
+    verb: str
+    version: str
+    container_id: str = ""
+    netns: str = ""
+    ifname: str = ""
+    path: tuple[str, ...] = ()
+    arguments: Mapping[str, str] = field(default_factory=dict)
+    netns_override: bool = False
+    config: Mapping[str, Any] = field(default_factory=dict)
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def network(self) -> str:
+        """Name of the network configuration."""
+        return str(self.config["name"])
+
+
+@dataclass(frozen=True)
+class Verb:
+    """A verb: what carries it out, and what the specification demands before."""
+
+    run: Callable[[Request], dict[str, Any] | None]
+    required: tuple[str, ...] = ()
+    since: str = versions.SUPPORTED[0]
+    reads_arguments: bool = False
+
+
+def read(
+    verbs: Mapping[str, Verb], environment: Mapping[str, str], stdin: Callable[[], bytes]
+) -> Request:
+    """Check environment and standard input of a request against the table of verbs.
+
+    `stdin` reads standard input, to its end. Raises error 5 (it cannot be read), 4 (all faults of the environment in one text), 6 (not JSON, no version),
+    1 (version, or verb in that version, not supported), 7 (network name).
+    """
+    command = environment.get("CNI_COMMAND", "")
+    verb = verbs.get(command)
+    if verb is None:
+        raise CNIError(
+            Code.INVALID_ENVIRONMENT,
+            f"CNI_COMMAND is {command!r}, which is no verb of the CNI specification",
+            f"known verbs: {', '.join(verbs)}",
+        )
+    if command == "VERSION":
+        return Request(command, _version_asked_for(_read(stdin)))
+    _check_environment(command, verb, environment)
+    config = _decode(_read(stdin))
+    version = versions.negotiate(config.get("cniVersion", versions.SUPPORTED[0]))
+    if not versions.at_least(version, verb.since):
+        raise CNIError(
+            Code.INCOMPATIBLE_VERSION,
+            f"{command} exists since CNI version {verb.since}, "
+            f"the network configuration asks for {version}",
+            "raise cniVersion in the network configuration",
+        )
+    _check_name(config)
+    # GC and STATUS concern the network, whatever else the runtime left in the environment.
+    concerns_container = bool(verb.required)
+    return Request(
+        verb=command,
+        version=version,
+        container_id=environment.get("CNI_CONTAINERID", "") if concerns_container else "",
+        netns=environment.get("CNI_NETNS", "") if concerns_container else "",
+        ifname=environment.get("CNI_IFNAME", "") if concerns_container else "",
+        path=tuple(filter(None, environment.get("CNI_PATH", "").split(":"))),
+        arguments=(
+            _parse_arguments(environment.get("CNI_ARGS", "")) if verb.reads_arguments else {}
+        ),
+        netns_override=environment.get("CNI_NETNS_OVERRIDE", "").lower() in ("1", "true"),
+        config=config,
+        environment=dict(environment),
+    )
+
+
+def check_ifname(name: str) -> str | None:
+    """Say what keeps `name` from being an interface name, or nothing (dev_valid_name() in the kernel)."""
+    if not name or name in (".", ".."):
+        return "is empty, '.' or '..'"
+    if len(name.encode()) > IFNAME_BYTES:
+        return f"is longer than {IFNAME_BYTES} bytes"
+    if any(character in "/:" or character.isspace() for character in name):
+        return "has a '/', a ':' or a space in it"
+    return None
+
+
+def _check_environment(command: str, verb: Verb, environment: Mapping[str, str]) -> None:
+    faults = []
+    missing = [f"CNI_{name}" for name in verb.required if not environment.get(f"CNI_{name}")]
+    if missing:
+        faults.append(f"{', '.join(missing)} not set")
+    container_id = environment.get("CNI_CONTAINERID", "")
+    if "CONTAINERID" in verb.required and container_id and not IDENTIFIER.match(container_id):
+        faults.append(
+            f"CNI_CONTAINERID {container_id!r} does not begin with a letter or digit "
+            "or has others than letters, digits, '_', '.', '-' in it"
+        )
+    ifname = environment.get("CNI_IFNAME", "")
+    if "IFNAME" in verb.required and ifname and (fault := check_ifname(ifname)):
+        faults.append(f"CNI_IFNAME {ifname!r} {fault}")
+    if faults:
+        raise CNIError(
+            Code.INVALID_ENVIRONMENT,
+            f"{command} cannot be carried out: {'; '.join(faults)}",
+            "the container runtime sets these variables",
+        )
+
+
+def _parse_arguments(text: str) -> dict[str, str]:
+    """CNI_ARGS: K=V;K=V. Unknown keys are for others only if IgnoreUnknown says so."""
+    arguments: dict[str, str] = {}
+    for pair in filter(None, text.split(";")):
+        key, separator, value = pair.partition("=")
+        if not separator or "=" in value:
+            raise CNIError(
+                Code.INVALID_ENVIRONMENT,
+                f"CNI_ARGS has {pair!r}, which is not of the form KEY=VALUE",
+                f"CNI_ARGS is {text!r}",
+            )
+        arguments[key] = value
+    if arguments.get("IgnoreUnknown", "").lower() in ("1", "true"):
+        return arguments
+    unknown = sorted(set(arguments) - {"IgnoreUnknown", "IP", "GATEWAY", "MAC"})
+    if unknown:
+        raise CNIError(
+            Code.INVALID_ENVIRONMENT,
+            f"CNI_ARGS has the unknown {'key' if len(unknown) == 1 else 'keys'} {', '.join(unknown)}",
+            "add IgnoreUnknown=1 to CNI_ARGS if they are meant for another plugin",
+        )
+    return arguments
+
+
+def _read(stdin: Callable[[], bytes]) -> bytes:
+    try:
+        return stdin()
+    except OSError as error:
+        raise CNIError(
+            Code.IO_FAILURE,
+            f"the network configuration cannot be read from standard input: {error.strerror}",
+        ) from None
+
+
+def _decode(stdin: bytes) -> dict[str, Any]:
+    try:
+        config = json.loads(stdin)
+    except (ValueError, RecursionError) as error:
+        raise CNIError(
+            Code.UNDECODABLE, f"the network configuration on standard input is not JSON: {error}"
+        ) from None
+    if not isinstance(config, dict):
+        raise CNIError(
+            Code.UNDECODABLE,
+            "the network configuration on standard input is not a JSON object",
+        )
+    return config
+
+
+def _check_name(config: Mapping[str, Any]) -> None:
+    name = config.get("name")
+    if not isinstance(name, str) or not IDENTIFIER.match(name):
+        raise CNIError(
+            Code.INVALID_CONFIGURATION,
+            f"name: {name!r} is no network name",
+            "it begins with a letter or digit; '_', '.' and '-' may follow",
+        )
+
+
+def _version_asked_for(stdin: bytes) -> str:
+    """The version in which to answer VERSION: that of the input where we speak it."""
+    try:
+        asked = json.loads(stdin).get("cniVersion")
+    except (ValueError, AttributeError, RecursionError):
+        return versions.NEWEST
+    return asked if asked in versions.SUPPORTED else versions.NEWEST

@@ -1,0 +1,150 @@
+"""What survives a process: one record per attachment, and locks.
+
+A record is created before anything else is done and removed after everything else is undone, so
+whatever a killed process left behind, its record tells. Contents are JSON; a record appears and
+changes as a whole (link(2), rename(2)), never in parts.
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from cni_netkit.attachment import Attachment
+from cni_netkit.spec.errors import CNIError, Code
+
+ROOT = Path("/var/lib/cni/netkit")
+"""On disk, as the addresses that IPAM gave away are: both must be found after a reboot."""
+
+F_OFD_SETLK, F_OFD_SETLKW = 37, 38
+"""Open file description locks, include/uapi/asm-generic/fcntl.h; they work between threads too."""
+
+
+@dataclass
+class Record:
+    """What there is to know about an attachment to check it or to take it back.
+
+    `config`, `arguments`, `path` are the request's, for the IPAM plugin; `steps` the plan's;
+    `outcome` what doing them brought. `complete` is false while ADD is under way.
+    """
+
+    attachment: Attachment
+    cni_ifname: str
+    netns: str
+    netns_identity: list[int]
+    config: dict[str, Any]
+    arguments: str
+    path: list[str]
+    steps: list[dict[str, Any]]
+    outcome: dict[str, Any] = field(default_factory=dict)
+    complete: bool = False
+    pid: int = field(default_factory=os.getpid)
+
+    def dump(self) -> bytes:
+        """The record as JSON."""
+        fields = dict(vars(self)) | {"attachment": vars(self.attachment)}
+        return json.dumps(fields, separators=(",", ":")).encode()
+
+    @classmethod
+    def load(cls, data: bytes) -> "Record":
+        """Read JSON back. Raises ValueError, TypeError or KeyError where it is no record."""
+        fields = json.loads(data)
+        return cls(**fields | {"attachment": Attachment(**fields["attachment"])})
+
+
+class Store:
+    """The records of this node."""
+
+    def __init__(self, root: Path = ROOT) -> None:
+        self._root = root
+
+    def create(self, record: Record) -> None:
+        """Write a record that must not exist yet. Raises error 103 if it does."""
+        path = self._path(record.attachment)
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        try:
+            with self._written(path, record) as temporary:
+                os.link(temporary, path)
+        except FileExistsError:
+            raise CNIError(
+                Code.ALREADY_EXISTS,
+                f"{record.attachment} is attached already",
+                f"its record is {path}; DEL it first",
+            ) from None
+
+    def update(self, record: Record) -> None:
+        """Replace a record."""
+        path = self._path(record.attachment)
+        with self._written(path, record) as temporary:
+            os.rename(temporary, path)
+
+    def load(self, attachment: Attachment) -> Record | None:
+        """The record of an attachment; None if there is none, or none that can be read."""
+        return self._load(self._path(attachment))
+
+    def remove(self, attachment: Attachment) -> None:
+        """Forget an attachment."""
+        path = self._path(attachment)
+        path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            path.parent.rmdir()
+
+    def all(self, network: str | None = None) -> Iterator[Record]:
+        """Every record, or every one of a network."""
+        for path in sorted(self._root.glob(f"{network or '*'}/*:*.json")):
+            if record := self._load(path):
+                yield record
+
+    @contextlib.contextmanager
+    def lock(self, what: object, *, wait: bool = True) -> Iterator[None]:
+        """Keep others, in this process and elsewhere, from working on `what` meanwhile.
+
+        One byte of one file is locked, at an offset that is a hash: nothing to clean up.
+        Without `wait` raises BlockingIOError where somebody else is at work.
+        """
+        self._root.mkdir(parents=True, exist_ok=True, mode=0o700)
+        digest = hashlib.sha256(str(what).encode()).digest()
+        offset = int.from_bytes(digest[:7], "big")
+        # struct flock: type, whence, start, length, pid (0 for these locks).
+        wanted = struct.pack("hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, offset, 1, 0)
+        descriptor = os.open(self._root / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.fcntl(descriptor, F_OFD_SETLKW if wait else F_OFD_SETLK, wanted)
+            yield
+        finally:
+            os.close(descriptor)
+
+    def _path(self, attachment: Attachment) -> Path:
+        name = f"{attachment.container_id}:{attachment.ifname}.json"
+        return self._root / attachment.network / name
+
+    @contextlib.contextmanager
+    def _written(self, path: Path, record: Record) -> Iterator[Path]:
+        temporary = path.with_name(f".{os.getpid()}-{hashlib.sha256(path.name.encode()).hexdigest()}")
+        try:
+            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(record.dump())
+            yield temporary
+        except FileExistsError:
+            raise
+        except OSError as error:
+            raise CNIError(
+                Code.IO_FAILURE,
+                f"write the record {path}: {error.strerror}",
+                f"the state of attachments is kept under {self._root}",
+            ) from None
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    def _load(self, path: Path) -> Record | None:
+        try:
+            return Record.load(path.read_bytes())
+        except (OSError, ValueError, TypeError, KeyError):
+            return None

@@ -1,0 +1,173 @@
+"""Addresses and routes, in the container and on the host."""
+
+from dataclasses import dataclass
+from ipaddress import ip_address, ip_interface, ip_network
+from typing import ClassVar
+
+from cni_netkit.kernel.model import RT_TABLE_MAIN, Route
+from cni_netkit.spec.result import JSON
+from cni_netkit.steps.base import Outcome, World, difference
+
+
+@dataclass(frozen=True)
+class ContainerAddresses:
+    """The addresses on the container's device, and the routes through it.
+
+    `neighbours`: the device resolves neighbours (l2, veth). Then only the gateway is one, as with
+    ptp: every other address of the subnet is reached through it. An l3 device sends what it is
+    given to the host, there is nobody to ask.
+    """
+
+    name: ClassVar[str] = "container-addresses"
+    device: str
+    neighbours: bool
+
+    def do(self, world: World, outcome: Outcome) -> None:
+        """Give the device its addresses and routes."""
+        if any(ip_interface(each["address"]).version == 6 for each in outcome.addresses):
+            _enable_ipv6(world, self.device)
+        world.inside.configure(
+            outcome.container_index,
+            self.device,
+            addresses=[
+                (each["address"], not self._through_gateway(each)) for each in outcome.addresses
+            ],
+            routes=self._routes(outcome),
+        )
+
+    def undo(self, world: World, outcome: Outcome) -> None:
+        """They go with the device."""
+
+    def check(self, world: World, outcome: Outcome) -> None:
+        """Every address and every route must be there; others may."""
+        link = world.inside.link(name=self.device)
+        where = f"device {self.device} in the container"
+        if link is None:
+            raise difference(where, "a device", None)
+        found = world.inside.addresses(link.index)
+        for each in outcome.addresses:
+            if str(ip_interface(each["address"])) not in found:
+                raise difference(f"address of {where}", each["address"], found)
+        routes = {_key(route) for route in world.inside.routes(link.index)}
+        for route in self._routes(outcome):
+            if _key(route) not in routes:
+                destinations = {str(ip_network(key[0])) for key in routes}
+                raise difference(f"route in the container through {self.device}", route, destinations)
+
+    def describe(self) -> str:
+        """In words."""
+        return f"give addresses and routes to {self.device}"
+
+    def _through_gateway(self, address: JSON) -> bool:
+        return self.neighbours and "gateway" in address
+
+    def _routes(self, outcome: Outcome) -> list[Route]:
+        routes = []
+        for each in outcome.addresses:
+            interface = ip_interface(each["address"])
+            if not self._through_gateway(each):
+                continue
+            source, gateway = str(interface.ip), each["gateway"]
+            routes.append(Route(_host_network(gateway), source=source))
+            if interface.network.num_addresses > 1:
+                routes.append(Route(str(interface.network), gateway=gateway, source=source))
+        return routes + [self._route(entry, outcome) for entry in outcome.routes]
+
+    def _route(self, entry: JSON, outcome: Outcome) -> Route:
+        network = ip_network(entry["dst"], strict=False)
+        gateway = entry.get("gw") or next(
+            (
+                each["gateway"]
+                for each in outcome.addresses
+                if "gateway" in each and ip_address(each["gateway"]).version == network.version
+            ),
+            None,
+        )
+        known = [ip_interface(each["address"]).network for each in outcome.addresses]
+        return Route(
+            str(network),
+            gateway=gateway,
+            # A gateway outside every subnet is on the link all the same: it is the host.
+            onlink=bool(gateway) and not any(ip_address(gateway) in each for each in known),
+            mtu=entry.get("mtu"),
+            advmss=entry.get("advmss"),
+            priority=entry.get("priority"),
+            table=entry.get("table") or RT_TABLE_MAIN,
+            scope=entry.get("scope"),
+        )
+
+
+@dataclass(frozen=True)
+class HostRoutes:
+    """The gateway's addresses on the host's end, and a route to each address of the container."""
+
+    name: ClassVar[str] = "host-routes"
+    device: str
+
+    def do(self, world: World, outcome: Outcome) -> None:
+        """Let the host forward, answer as the gateway, and find the container."""
+        versions = {ip_interface(each["address"]).version for each in outcome.addresses}
+        if 4 in versions:
+            world.host.set({"ipv4/ip_forward": "1"})
+        if 6 in versions:
+            world.host.set({"ipv6/conf/all/forwarding": "1"})
+        world.host.configure(
+            outcome.host_index,
+            self.device,
+            addresses=[(address, True) for address in self._gateways(outcome)],
+            routes=self._routes(outcome),
+            exclusive=True,
+        )
+
+    def undo(self, world: World, outcome: Outcome) -> None:
+        """They go with the device. Forwarding stays enabled: others may rely on it by now."""
+
+    def check(self, world: World, outcome: Outcome) -> None:
+        """The gateway's addresses are there, and each container address is routed to the device."""
+        link = world.host.link(name=self.device)
+        if link is None:
+            raise difference(f"device {self.device} on the host", "a device", None)
+        found = world.host.addresses(link.index)
+        for address in self._gateways(outcome):
+            if address not in found:
+                raise difference(f"address of device {self.device} on the host", address, found)
+        for route in self._routes(outcome):
+            entry = world.host.route_towards(route.destination)
+            if entry is None or entry[1] != link.index or _key(entry[0])[0] != _key(route)[0]:
+                through = world.host.link(index=entry[1]) if entry and entry[1] else None
+                text = f"{entry[0]} through {through.name}" if entry and through else None
+                raise difference(
+                    "route on the host", f"{route.destination} through {self.device}", text
+                )
+
+    def describe(self) -> str:
+        """In words."""
+        return f"route to the container through {self.device}"
+
+    def _gateways(self, outcome: Outcome) -> list[str]:
+        gateways = (each["gateway"] for each in outcome.addresses if "gateway" in each)
+        return list(dict.fromkeys(map(_host_network, gateways)))
+
+    def _routes(self, outcome: Outcome) -> list[Route]:
+        return [
+            Route(_host_network(str(ip_interface(each["address"]).ip)))
+            for each in outcome.addresses
+        ]
+
+
+def _enable_ipv6(world: World, device: str) -> None:
+    """As the reference plugins do after IPAM: a container image may have switched IPv6 off."""
+    world.inside.set(
+        {"ipv6/conf/lo/disable_ipv6": "0", f"ipv6/conf/{device}/disable_ipv6": "0"}, optional=True
+    )
+    world.inside.set({f"ipv6/conf/{device}/keep_addr_on_down": "1"}, optional=True)
+
+
+def _host_network(address: str) -> str:
+    return str(ip_interface(address))
+
+
+def _key(route: Route) -> tuple[str, str | None, int]:
+    """What makes two routes the same: where to, through whom, in which table."""
+    gateway = str(ip_address(route.gateway)) if route.gateway else None
+    return str(ip_network(route.destination, strict=False)), gateway, route.table

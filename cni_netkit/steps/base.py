@@ -1,0 +1,100 @@
+"""The form of a step, the world it acts on, and what doing it brings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+
+from cni_netkit.attachment import Attachment
+from cni_netkit.spec.errors import CNIError, Code
+from cni_netkit.spec.result import JSON
+
+if TYPE_CHECKING:
+    from cni_netkit.ipam import Ipam
+    from cni_netkit.kernel.namespace import Namespace
+
+
+@dataclass
+class World:
+    """What steps act on. `container` is None where the container's namespace is gone.
+
+    `holders` names the attachments that hold queues of a NIC, by queue number; `lock` keeps other
+    processes from the same thing meanwhile.
+    """
+
+    attachment: Attachment
+    host: Namespace
+    container: Namespace | None
+    ipam: Ipam | None
+    holders: Callable[[str], dict[int, str]]
+    lock: Callable[[str], Any]
+
+    @property
+    def inside(self) -> Namespace:
+        """The container's namespace, where it must be there."""
+        if self.container is None:
+            raise CNIError(
+                Code.UNKNOWN_CONTAINER, f"the network namespace of {self.attachment} is gone"
+            )
+        return self.container
+
+
+@dataclass
+class Outcome:
+    """What the steps of an attachment brought so far; kept in its record.
+
+    `addresses` are {"address", "gateway"?}, `routes` and `dns` as the specification has them,
+    `leases` pairs of the NIC's queue and the device's. An index is 0 until there is a device.
+    """
+
+    addresses: list[JSON] = field(default_factory=list)
+    routes: list[JSON] = field(default_factory=list)
+    dns: JSON = field(default_factory=dict)
+    host_index: int = 0
+    host_mac: str = ""
+    container_index: int = 0
+    container_mac: str = ""
+    container_nsid: int | None = None
+    leases: list[list[int]] = field(default_factory=list)
+
+    def as_dict(self) -> JSON:
+        """For the record."""
+        return asdict(self)
+
+
+class Step(Protocol):
+    """One thing that an attachment is made of.
+
+    `do` raises `CNIError` and may leave things half done; `undo` takes back whatever is there, and
+    finding nothing is success; `check` raises error 105 with the first difference.
+    """
+
+    name: ClassVar[str]
+
+    def do(self, world: World, outcome: Outcome) -> None:
+        """Make it."""
+
+    def undo(self, world: World, outcome: Outcome) -> None:
+        """Take it back."""
+
+    def check(self, world: World, outcome: Outcome) -> None:
+        """Compare it with what the kernel says."""
+
+    def describe(self) -> str:
+        """Say in a few words what it makes."""
+
+
+def difference(what: str, expected: object, found: object) -> CNIError:
+    """Error 105: what differs, expected and found."""
+    return CNIError(
+        Code.CHECK_DIFFERENCE, f"{what}: expected {_words(expected)}, found {_words(found)}"
+    )
+
+
+def _words(value: object) -> str:
+    if value is None:
+        return "none"
+    if isinstance(value, list | tuple | set | frozenset):
+        return ", ".join(sorted(map(str, value))) or "none"
+    return str(value)

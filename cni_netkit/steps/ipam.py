@@ -1,0 +1,45 @@
+"""Addresses from IPAM."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from cni_netkit.spec.errors import CNIError, Code
+from cni_netkit.steps.base import Outcome, World
+
+
+@dataclass(frozen=True)
+class Reservation:
+    """The addresses that IPAM reserves for the attachment."""
+
+    name: ClassVar[str] = "reservation"
+    ipam: str
+
+    def do(self, world: World, outcome: Outcome) -> None:
+        """Ask IPAM; it must give at least one address."""
+        assert world.ipam is not None
+        result = world.ipam.add()
+        if not result.ips:
+            raise CNIError(
+                Code.INVALID_CONFIGURATION,
+                f"the IPAM plugin {self.ipam} gave no address to {world.attachment}",
+                "leave ipam out of the configuration if no address is wanted",
+            )
+        outcome.addresses = [
+            {key: ip[key] for key in ("address", "gateway") if key in ip} for ip in result.ips
+        ]
+        outcome.routes = list(result.routes)
+        outcome.dns = result.dns
+
+    def undo(self, world: World, outcome: Outcome) -> None:
+        """Give the addresses back."""
+        if world.ipam is not None:
+            world.ipam.delete()
+
+    def check(self, world: World, outcome: Outcome) -> None:
+        """Ask IPAM whether they are still reserved."""
+        if world.ipam is not None:
+            world.ipam.check()
+
+    def describe(self) -> str:
+        """In words."""
+        return f"reserve addresses with {self.ipam}"

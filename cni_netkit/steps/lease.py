@@ -1,0 +1,131 @@
+"""Leased receive queues."""
+
+import errno
+from dataclasses import dataclass
+from typing import ClassVar
+
+from cni_netkit.kernel.errors import KernelError
+from cni_netkit.spec.errors import CNIError, Code
+from cni_netkit.steps.base import Outcome, World, difference
+
+
+@dataclass(frozen=True)
+class Leases:
+    """`count` queues of `pool` (NIC queue numbers, best first) for the container's device."""
+
+    name: ClassVar[str] = "leases"
+    nic: str
+    device: str
+    count: int
+    pool: tuple[int, ...]
+
+    def do(self, world: World, outcome: Outcome) -> None:
+        """Take them, trying the next where somebody else was faster; all or an error."""
+        nic = world.host.link(name=self.nic)
+        if nic is None:
+            raise missing_nic(self.nic)
+        nsid = world.inside.id_of(world.host)
+        # One at a time: else two that want two queues each could get one each, and both fail.
+        with world.lock(f"NIC {self.nic}"):
+            for queue in self.pool:
+                if len(outcome.leases) == self.count:
+                    break
+                asked = f"lease queue {queue} of {self.nic} to {self.device} in the container"
+                try:
+                    number = world.inside.lease(
+                        asked, outcome.container_index, nic.index, queue, nsid
+                    )
+                except KernelError as error:
+                    if error.errno != errno.EBUSY:
+                        raise refused(error, self.nic) from None
+                else:
+                    outcome.leases.append([queue, number])
+        if len(outcome.leases) < self.count:
+            raise self.exhausted(world, nic.index)
+
+    def undo(self, world: World, outcome: Outcome) -> None:
+        """The kernel gives them back with the device; there is no other way."""
+
+    def check(self, world: World, outcome: Outcome) -> None:
+        """From both sides: the NIC's queue points at ours, and ours exists."""
+        nic = world.host.link(name=self.nic)
+        if nic is None:
+            raise difference(f"NIC {self.nic}", "a device", None)
+        if not nic.up:
+            raise difference(f"state of NIC {self.nic}", "up", "down")
+        link = world.inside.link(name=self.device)
+        if link is None:
+            raise difference(f"device {self.device} in the container", "a device", None)
+        nsid = world.host.id_of(world.inside)
+        lent = {queue.number: queue for queue in world.host.queues(nic.index)}
+        own = {queue.number for queue in world.inside.queues(link.index)}
+        for nic_queue, number in outcome.leases:
+            expected = f"leased to queue {number} of {self.device} in the container"
+            queue = lent.get(nic_queue)
+            what = f"queue {nic_queue} of {self.nic}"
+            if queue is None or queue.leased_index is None:
+                raise difference(what, expected, "not leased" if queue else None)
+            if (queue.leased_index, queue.leased_queue, queue.netns_id) != (link.index, number, nsid):
+                raise difference(
+                    what,
+                    expected,
+                    f"leased to queue {queue.leased_queue} of the device with index "
+                    f"{queue.leased_index} in the namespace with id {queue.netns_id}",
+                )
+            if number not in own:
+                raise difference(f"queues of {self.device} in the container", number, own)
+
+    def describe(self) -> str:
+        """In words."""
+        return f"lease {self.count} of the queues of {self.nic} to {self.device}"
+
+    def exhausted(self, world: World, nic_index: int) -> CNIError:
+        """Error 101: which queues there are, and who holds them."""
+        holders = world.holders(self.nic)
+        taken = []
+        for queue in world.host.queues(nic_index):
+            if queue.number in self.pool and not queue.free:
+                holder = holders.get(queue.number) or queue.user or (
+                    f"the device with index {queue.leased_index} "
+                    f"in the namespace with id {queue.netns_id}"
+                )
+                taken.append(f"queue {queue.number} is held by {holder}")
+        return CNIError(
+            Code.NO_FREE_QUEUE,
+            f"{world.attachment} asks for {self.count} of the queues "
+            f"{','.join(map(str, sorted(self.pool)))} of {self.nic}, and fewer are free",
+            "; ".join(taken),
+        )
+
+
+def missing_nic(name: str) -> CNIError:
+    """Error 102: no such NIC."""
+    return CNIError(
+        Code.UNUSABLE_NIC,
+        f"lease.device: there is no device {name} on the host",
+        "ip link shows the devices there are",
+    )
+
+
+def refused(error: KernelError, nic: str) -> CNIError:
+    """Give a refused queue-create the code that says whose fault it is."""
+    said = error.text.lower()
+    about_the_nic = (
+        error.errno in (errno.ENODEV, errno.ERANGE)
+        or "lease device" in said  # virtual, removed, or without queue management
+    )
+    if about_the_nic:
+        return CNIError(
+            Code.UNUSABLE_NIC,
+            str(error),
+            f"{nic} must be a physical NIC that is up, whose driver supports queue management "
+            "(mlx5, bnxt, gve, fbnic), with that many receive queues (ethtool -l)",
+        )
+    return CNIError(Code.KERNEL_REFUSED, str(error), ADVICE.get(error.errno, ""))
+
+
+ADVICE = {
+    errno.EPERM: "leasing needs CAP_NET_ADMIN in the initial user namespace",
+    errno.EOPNOTSUPP: "all leases of one device come from one NIC; in a pair the peer leases",
+    errno.ENONET: "the namespace of the NIC has no id in that of the container",
+}

@@ -1,0 +1,61 @@
+"""Taking things back: last done, first undone; each tried, whatever became of the others."""
+
+from collections.abc import Callable
+
+from cni_netkit.spec.errors import CNIError, Code
+
+
+class Failures:
+    """What could not be undone."""
+
+    def __init__(self) -> None:
+        self._errors: list[CNIError] = []
+
+    def __bool__(self) -> bool:
+        return bool(self._errors)
+
+    def attempt(self, what: str, action: Callable[[], None]) -> None:
+        """Call `action`; note its failure as one to `what`."""
+        try:
+            action()
+        except CNIError as error:
+            self._errors.append(error)
+        except Exception as error:
+            self._errors.append(CNIError(Code.INTERNAL, f"{what}: {error!r}"))
+
+    def add(self, error: CNIError) -> None:
+        """Note a failure."""
+        self._errors.append(error)
+
+    def note_on(self, error: BaseException) -> None:
+        """Add the failures to the error that made undoing necessary; it stays the first."""
+        if isinstance(error, CNIError):
+            for failure in self._errors:
+                error.also(f"undoing failed too: {failure.message}")
+
+    def throw(self) -> None:
+        """Raise the first failure, the others noted on it; nothing if there is none."""
+        if self._errors:
+            first, *others = self._errors
+            for other in others:
+                first.also(other.message)
+            raise first
+
+
+class Undo:
+    """A stack of what was done, each entry with the way back."""
+
+    def __init__(self) -> None:
+        self._entries: list[tuple[str, Callable[[], None]]] = []
+
+    def push(self, what: str, action: Callable[[], None]) -> None:
+        """Remember how to take something back."""
+        self._entries.append((what, action))
+
+    def run(self) -> Failures:
+        """Take everything back."""
+        failures = Failures()
+        while self._entries:
+            what, action = self._entries.pop()
+            failures.attempt(f"undo: {what}", action)
+        return failures

@@ -1,0 +1,376 @@
+"""The verbs: what this plugin does, in order of appearance."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from cni_netkit import ipam, log
+from cni_netkit import plan as plans
+from cni_netkit.attachment import Attachment, parse_alias
+from cni_netkit.facts import look
+from cni_netkit.kernel.namespace import Namespace
+from cni_netkit.spec import request as requests
+from cni_netkit.spec import result as results
+from cni_netkit.spec import version as versions
+from cni_netkit.spec.config import NetConf, believe
+from cni_netkit.spec.errors import CNIError, Code
+from cni_netkit.spec.request import Request, Verb
+from cni_netkit.spec.result import JSON, Result
+from cni_netkit.state import Record, Store
+from cni_netkit.steps.base import Outcome, World, difference
+from cni_netkit.undo import Failures, Undo
+from cni_netkit.world import as_cni_error, netns_of, open_world, valid_attachments
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Exit status, and what goes to standard output."""
+
+    status: int
+    output: JSON | None = None
+
+
+def handle(environment: Mapping[str, str], read: Callable[[], bytes]) -> Answer:
+    """Carry out one request of a runtime; `read` gives its standard input. Never raises."""
+    version = versions.NEWEST
+    started = time.monotonic()
+    words = {
+        "verb": environment.get("CNI_COMMAND"),
+        "container": environment.get("CNI_CONTAINERID") or None,
+        "ifname": environment.get("CNI_IFNAME") or None,
+    }
+    try:
+        request = requests.read(VERBS, environment, read)
+        version = request.version
+        with log.bound(**_log_options(request), **words, network=request.config.get("name")):
+            answer = Answer(0, VERBS[request.verb].run(request))
+            log.debug("done", seconds=round(time.monotonic() - started, 6))
+            return answer
+    except Exception as error:
+        failure = as_cni_error(error)
+        with log.bound(**words):
+            log.error(failure.message, code=int(failure.code), details=failure.details)
+            if failure.code == Code.INTERNAL:
+                log.error("traceback", exception=_traceback(error))
+        return Answer(1, failure.as_dict(version))
+
+
+def add(request: Request) -> JSON:
+    """Attach: all or nothing."""
+    conf = believe(request.config, request.arguments.get("MAC"))
+    previous = results.read(conf.prev_result or {}, request.version)
+    attachment = _attachment(request)
+    store = Store()
+    with (
+        open_world(request, store, attachment, request.netns, must_exist=True) as world,
+        store.lock(attachment),
+    ):
+        facts = look(world.host, conf, world.container, attachment)
+        plan = plans.decide(attachment, conf, facts)
+        world.ipam = _ipam(request, conf, attachment)
+        outcome = Outcome()
+        record = _promise(request, world, plan)
+        store.create(record)
+        undo = Undo()
+        try:
+            for step in plan:
+                undo.push(step.describe(), partial(step.undo, world, outcome))
+                step.do(world, outcome)
+                _remember(store, record, outcome)
+            result = previous.followed_by(_result(request, conf, plan, facts.mtu, outcome))
+            rendered = results.render(result, request.version)
+            record.complete = True
+            store.update(record)
+        except BaseException as error:
+            failure = as_cni_error(error)
+            failures = undo.run()
+            failures.note_on(failure)
+            if not failures:
+                store.remove(attachment)
+            raise failure from error
+        return rendered
+
+
+def delete(request: Request) -> None:
+    """Detach: whatever is left of the attachment, from its record, or by its names without one."""
+    store = Store()
+    attachment = _attachment(request)
+    with store.lock(attachment):
+        record = store.load(attachment)
+        _release(request, store, attachment, record, request.netns)
+
+
+def check(request: Request) -> None:
+    """Compare an attachment with what the kernel says; the first difference is an error."""
+    conf = believe(request.config)
+    if conf.prev_result is None:
+        raise CNIError(
+            Code.INVALID_CONFIGURATION,
+            "prevResult is missing in the network configuration: CHECK compares with it",
+            "the runtime passes the result of ADD on",
+        )
+    store = Store()
+    attachment = _attachment(request)
+    record = store.load(attachment)
+    if record is None or not record.complete:
+        raise difference(f"record of {attachment}", "one that is complete", None)
+    outcome = Outcome(**record.outcome)
+    previous = results.read(conf.prev_result, request.version)
+    with open_world(request, store, attachment, request.netns, must_exist=True) as world:
+        world.ipam = _recorded_ipam(request, record)
+        plan = _as_changed_by_chain(plans.from_record(record.steps), attachment, previous, outcome)
+        for step in plan:
+            step.check(world, outcome)
+
+
+def collect(request: Request) -> None:
+    """GC: release every attachment of this network that the runtime does not list as valid."""
+    conf = believe(request.config)
+    valid = valid_attachments(request.config)
+    store = Store()
+    failures = Failures()
+    kept = set(valid)
+    for record in store.all(request.network):
+        attachment = record.attachment
+        if (attachment.container_id, record.cni_ifname) in valid:
+            kept.add((attachment.container_id, attachment.ifname))
+            continue
+        failures.attempt(f"release {attachment}", partial(_collect_one, request, store, attachment))
+    failures.attempt("list the devices", partial(_collect_unrecorded, request, store, kept, failures))
+    if conf.ipam is not None:
+        chosen = _ipam(request, conf, Attachment(request.network, "", ""))
+        failures.attempt("collect addresses", partial(chosen.collect, kept))
+    failures.throw()
+
+
+def status(request: Request) -> None:
+    """Tell whether ADD could work, as far as the set-up goes; what is merely used up is no error."""
+    conf = believe(request.config)
+    host = Namespace.current()
+    try:
+        facts = look(host, conf, None, None)
+        plans.check_prerequisites(conf, facts)
+        if conf.ipam is not None:
+            _ipam(request, conf, Attachment(request.network, "", "")).status()
+    except CNIError as error:
+        if error.code in (Code.KERNEL_LACKS_FEATURE, Code.UNUSABLE_NIC, Code.NO_ADDRESS):
+            raise CNIError(Code.NOT_AVAILABLE, error.message, error.details) from None
+        raise
+    finally:
+        host.close()
+
+
+def version(request: Request) -> JSON:
+    """Name the versions of the specification that this plugin speaks."""
+    return {"cniVersion": request.version, "supportedVersions": list(versions.SUPPORTED)}
+
+
+VERBS: Mapping[str, Verb] = {
+    "ADD": Verb(add, ("CONTAINERID", "NETNS", "IFNAME"), reads_arguments=True),
+    # DEL must also work for a container that is long gone, so it asks for the least.
+    "DEL": Verb(delete, ("CONTAINERID", "IFNAME")),
+    "CHECK": Verb(check, ("CONTAINERID", "NETNS", "IFNAME"), since="0.4.0"),
+    "GC": Verb(collect, since="1.1.0"),
+    "STATUS": Verb(status, since="1.1.0"),
+    "VERSION": Verb(version),
+}
+
+
+def _attachment(request: Request) -> Attachment:
+    ifname = request.config.get("ifName")
+    if not isinstance(ifname, str) or requests.check_ifname(ifname):
+        ifname = request.ifname
+    return Attachment(request.network, request.container_id, ifname)
+
+
+def _promise(request: Request, world: World, plan: plans.Plan) -> Record:
+    """The record that stands for everything about to be done."""
+    config = {key: value for key, value in request.config.items() if key != "prevResult"}
+    return Record(
+        attachment=world.attachment,
+        cni_ifname=request.ifname,
+        netns=request.netns,
+        netns_identity=list(world.inside.netns.identity),
+        config=config,
+        arguments=request.environment.get("CNI_ARGS", ""),
+        path=list(request.path),
+        steps=plans.to_record(plan),
+    )
+
+
+def _remember(store: Store, record: Record, outcome: Outcome) -> None:
+    now = outcome.as_dict()
+    if now != record.outcome:
+        record.outcome = now
+        store.update(record)
+
+
+def _result(
+    request: Request, conf: NetConf, plan: plans.Plan, mtu: int, outcome: Outcome
+) -> Result:
+    """What was made, as the kernel told it while it was made."""
+    device = next(step for step in plan if isinstance(step, plans.Device))
+    has_mac = device.kind == "veth" or device.mode == "l2"
+    inside: JSON = {"name": device.container_name, "mtu": mtu, "sandbox": request.netns}
+    if has_mac:
+        inside["mac"] = outcome.container_mac
+    interfaces = [inside]
+    if device.host_name:
+        outside: JSON = {"name": device.host_name, "mtu": mtu}
+        if has_mac:
+            outside["mac"] = outcome.host_mac
+        interfaces.insert(0, outside)
+    extensions: JSON = {}
+    if device.kind != "netkit":
+        log.warning("this kernel has no netkit: a veth pair takes its place", kind=device.kind)
+        extensions["cni-netkit/fallback"] = device.kind
+    return Result(
+        interfaces=tuple(interfaces),
+        ips=tuple({**each, "interface": len(interfaces) - 1} for each in outcome.addresses),
+        routes=tuple(outcome.routes),
+        dns=_dns(conf) or outcome.dns,
+        extensions=extensions,
+    )
+
+
+def _dns(conf: NetConf) -> JSON:
+    """The dns capability before the configuration's own."""
+    configured: JSON = conf.dns.model_dump(exclude_defaults=True, mode="json") if conf.dns else {}
+    asked = conf.runtime_config.dns
+    dynamic = (
+        {"nameservers": asked.servers, "search": asked.searches, "options": asked.options}
+        if asked
+        else {}
+    )
+    return configured | {key: list(value) for key, value in dynamic.items() if value}
+
+
+def _as_changed_by_chain(
+    plan: plans.Plan, attachment: Attachment, previous: Result, outcome: Outcome
+) -> plans.Plan:
+    """Expect what later plugins of the chain made of our device: their MAC address, their MTU."""
+    ours = [
+        each
+        for each in previous.interfaces
+        if each.get("name") == attachment.ifname and each.get("sandbox")
+    ]
+    if not ours:
+        raise difference("interfaces in prevResult", attachment.ifname, None)
+    outcome.container_mac = ours[0].get("mac") or outcome.container_mac
+    return plan
+
+
+def _release(
+    request: Request, store: Store, attachment: Attachment, record: Record | None, netns: str
+) -> None:
+    """Undo an attachment step by step; the record goes last, and only when everything worked."""
+    if record is not None and not netns:
+        netns = netns_of(record)
+    with open_world(request, store, attachment, netns, must_exist=False) as world:
+        undo = Undo()
+        if record is not None:
+            plan, outcome = plans.from_record(record.steps), Outcome(**record.outcome)
+            world.ipam = _recorded_ipam(request, record)
+        else:
+            plan, outcome = _plan_without_record(request, attachment, world), Outcome()
+        for step in plan:
+            undo.push(step.describe(), partial(step.undo, world, outcome))
+        undo.run().throw()
+        store.remove(attachment)
+
+
+def _plan_without_record(
+    request: Request, attachment: Attachment, world: World
+) -> plans.Plan:
+    """What an attachment of this configuration would consist of, for a record that was lost.
+
+    A configuration that is not valid cannot have made one: then there are the names to go by.
+    """
+    try:
+        conf = believe(request.config)
+        world.ipam = _ipam(request, conf, attachment)
+    except CNIError as error:
+        log.warning("no record, and the configuration is not valid", problem=error.message)
+        conf = NetConf(name=request.network)
+    return plans.steps(attachment, conf, "netkit", mtu=0)
+
+
+def _collect_one(request: Request, store: Store, attachment: Attachment) -> None:
+    try:
+        with store.lock(attachment, wait=False):
+            _release(request, store, attachment, store.load(attachment), "")
+    except BlockingIOError:
+        log.warning("left alone, since it is being worked on", attachment=str(attachment))
+
+
+def _collect_unrecorded(
+    request: Request, store: Store, kept: set[tuple[str, str]], failures: Failures
+) -> None:
+    """Devices that bear our mark and have no record, for example because the disk was lost."""
+    containers = {container for container, _ in kept}
+    host = Namespace.current()
+    try:
+        marks = [link.alias for link in host.links()] + list(host.masquerades().values())
+    finally:
+        host.close()
+    for attachment in filter(None, map(parse_alias, dict.fromkeys(marks))):
+        if attachment.network == request.network and attachment.container_id not in containers:
+            failures.attempt(
+                f"release {attachment}", partial(_collect_one, request, store, attachment)
+            )
+
+
+def _ipam(request: Request, conf: NetConf, attachment: Attachment) -> ipam.Ipam | None:
+    if conf.ipam is None:
+        return None
+    return ipam.choose(
+        ipam.Context(
+            config=request.config,
+            version=request.version,
+            network=attachment.network,
+            container_id=attachment.container_id,
+            ifname=attachment.ifname,
+            netns=request.netns,
+            arguments=request.arguments,
+            path=request.path,
+            environment=request.environment,
+        )
+    )
+
+
+def _recorded_ipam(request: Request, record: Record) -> ipam.Ipam | None:
+    """The IPAM that the addresses came from, whatever the configuration says by now."""
+    if not isinstance(record.config.get("ipam"), dict):
+        return None
+    path: Sequence[str] = request.path or record.path
+    return ipam.choose(
+        ipam.Context(
+            config=record.config,
+            version=str(record.config.get("cniVersion", versions.SUPPORTED[0])),
+            network=record.attachment.network,
+            container_id=record.attachment.container_id,
+            ifname=record.attachment.ifname,
+            netns=request.netns or record.netns,
+            path=path,
+            environment={**request.environment, "CNI_ARGS": record.arguments},
+        )
+    )
+
+
+def _log_options(request: Request) -> dict[str, Any]:
+    """Level and file of the configuration, as far as they can be believed before it is checked."""
+    options = request.config.get("log")
+    options = options if isinstance(options, dict) else {}
+    level, file = options.get("level"), options.get("file")
+    return {
+        "level": level if level in log.LEVELS else "info",
+        "file": file if isinstance(file, str) else None,
+    }
+
+
+def _traceback(error: BaseException) -> str:
+    import traceback
+
+    return "".join(traceback.format_exception(error))

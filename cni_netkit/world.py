@@ -1,0 +1,119 @@
+"""Opening what a request acts on: the two namespaces, IPAM, the store."""
+
+import errno
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+from cni_netkit.attachment import Attachment
+from cni_netkit.kernel.errors import KernelError, NoNamespace
+from cni_netkit.kernel.namespace import Namespace
+from cni_netkit.spec.errors import CNIError, Code
+from cni_netkit.spec.request import Request
+from cni_netkit.state import Record, Store
+from cni_netkit.steps.base import World
+
+
+@contextmanager
+def open_world(
+    request: Request, store: Store, attachment: Attachment, netns: str, *, must_exist: bool
+) -> Iterator[World]:
+    """The world of one attachment; its container's namespace is None where `netns` names none.
+
+    Raises error 8 where container and plugin share a namespace, before anything is touched, and
+    error 3 where a namespace that must exist is gone.
+    """
+    with ExitStack() as stack:
+        host = Namespace.current()
+        stack.callback(host.close)
+        container = _container(netns, must_exist)
+        if container is not None:
+            stack.callback(container.close)
+            if container.netns.identity == host.netns.identity and not request.netns_override:
+                raise CNIError(
+                    Code.SAME_NAMESPACE,
+                    f"CNI_NETNS {netns} is the network namespace that the plugin itself is in",
+                    "CNI_NETNS_OVERRIDE=1 makes it go on all the same",
+                )
+        yield World(
+            attachment=attachment,
+            host=host,
+            container=container,
+            ipam=None,
+            holders=lambda nic: holders(store, nic),
+            lock=store.lock,
+        )
+
+
+def holders(store: Store, nic: str) -> dict[int, str]:
+    """Which attachment holds which queue of a NIC, as far as records tell."""
+    found: dict[int, str] = {}
+    for record in store.all():
+        leases = next((step for step in record.steps if step.get("step") == "leases"), None)
+        if leases and leases.get("nic") == nic:
+            for queue, _ in record.outcome.get("leases", ()):
+                found[queue] = str(record.attachment)
+    return found
+
+
+def netns_of(record: Record) -> str:
+    """The path of a record's namespace, if it still leads to the same one."""
+    try:
+        namespace = Namespace.at(record.netns)
+    except NoNamespace:
+        return ""
+    same = list(namespace.netns.identity) == record.netns_identity
+    namespace.close()
+    return record.netns if same else ""
+
+
+def as_cni_error(error: BaseException) -> CNIError:
+    """The one seam at which other errors become CNI errors."""
+    if isinstance(error, CNIError):
+        return error
+    if isinstance(error, KernelError):
+        if error.errno == errno.EEXIST:
+            return CNIError(
+                Code.ALREADY_EXISTS, str(error), "what existed before was left as it is"
+            )
+        advice = "the plugin must run as root" if error.errno == errno.EPERM else ""
+        return CNIError(Code.KERNEL_REFUSED, str(error), advice)
+    if isinstance(error, NoNamespace):
+        return CNIError(Code.UNKNOWN_CONTAINER, str(error), "the container may be gone already")
+    if isinstance(error, OSError):
+        return CNIError(Code.IO_FAILURE, f"{error.filename or 'input or output'}: {error.strerror}")
+    return CNIError(
+        Code.INTERNAL,
+        f"internal error: {type(error).__name__}: {error}",
+        "this is a fault of cni-netkit; please report it with the log",
+    )
+
+
+def valid_attachments(config: Mapping[str, Any]) -> set[tuple[str, str]]:
+    """(container id, CNI_IFNAME) of what a GC must keep. No list at all means: nothing.
+
+    Raises error 7 for a list that cannot be read, since guessing would delete what is in use.
+    """
+    key = "cni.dev/valid-attachments"
+    if key not in config:
+        key = "cni.dev/attachments"
+    listed = config.get(key) or []
+    try:
+        return {(str(each["containerID"]), str(each["ifname"])) for each in listed}
+    except (TypeError, KeyError):
+        raise CNIError(
+            Code.INVALID_CONFIGURATION,
+            f"{key} is no list of objects with containerID and ifname",
+            "nothing was removed",
+        ) from None
+
+
+def _container(netns: str, must_exist: bool) -> Namespace | None:
+    if not netns:
+        return None
+    try:
+        return Namespace.at(netns)
+    except NoNamespace as error:
+        if must_exist:
+            raise as_cni_error(error) from None
+        return None
