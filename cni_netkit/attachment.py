@@ -5,12 +5,12 @@ from dataclasses import dataclass
 
 ALIAS_PREFIX = "cni-netkit"
 ALIAS_BYTES = 250
-"""Below IFALIASZ (include/uapi/linux/if.h) and NFT_USERDATA_MAXLEN, where the alias is stored too."""
+"""Below IFALIASZ (include/uapi/linux/if.h) and NFT_USERDATA_MAXLEN: an alias is stored in both."""
 
 
 @dataclass(frozen=True)
 class Attachment:
-    """`ifname` is the device's name in the container: ifName of the configuration, or CNI_IFNAME."""
+    """`ifname` is the device's name in the container: ifName if configured, or CNI_IFNAME."""
 
     network: str
     container_id: str

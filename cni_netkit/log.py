@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass, field
 from typing import Any
 
 LEVELS = {
@@ -19,20 +20,28 @@ LEVELS = {
     "error": logging.ERROR,
 }
 
-_bound: ContextVar[dict[str, Any] | None] = ContextVar("bound", default=None)
-_level: ContextVar[str] = ContextVar("level", default="info")
-_file: ContextVar[str | None] = ContextVar("file", default=None)
+
+@dataclass(frozen=True)
+class Settings:
+    """What holds for the lines written now."""
+
+    level: str = "info"
+    file: str | None = None
+    words: dict[str, Any] = field(default_factory=dict)
+
+
+_settings: ContextVar[Settings] = ContextVar("settings", default=Settings())  # noqa: B039
 
 
 @contextmanager
 def bound(level: str = "info", file: str | None = None, **words: Any) -> Iterator[None]:
     """Within: every line carries `words`, lines below `level` are left out, `file` gets a copy."""
-    tokens = (_bound.set((_bound.get() or {}) | words), _level.set(level), _file.set(file))
+    before = _settings.get()
+    token = _settings.set(Settings(level, file, before.words | words))
     try:
         yield
     finally:
-        for variable, token in zip((_bound, _level, _file), tokens, strict=True):
-            variable.reset(token)  # type: ignore[arg-type]
+        _settings.reset(token)
 
 
 def debug(event: str, **words: Any) -> None:
@@ -56,18 +65,19 @@ def error(event: str, **words: Any) -> None:
 
 
 def _write(level: str, event: str, words: dict[str, Any]) -> None:
-    if LEVELS[level] < LEVELS[_level.get()]:
+    settings = _settings.get()
+    if LEVELS[level] < LEVELS[settings.level]:
         return
     import structlog
 
     render = structlog.processors.JSONRenderer(sort_keys=False)
     stamp = structlog.processors.TimeStamper(fmt="iso", utc=True)
-    fields = stamp(None, level, {"event": event, "level": level, **(_bound.get() or {}), **words})
+    fields = stamp(None, level, {"event": event, "level": level, **settings.words, **words})
     line = render(None, level, fields)
     text = line if isinstance(line, str) else line.decode()
     print(text, file=sys.stderr, flush=True)
-    if path := _file.get():
-        _append(path, text)
+    if settings.file:
+        _append(settings.file, text)
 
 
 def _append(path: str, line: str) -> None:

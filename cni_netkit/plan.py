@@ -1,7 +1,7 @@
 """Deciding: from a configuration and the facts to steps with every name fixed. Pure."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 from cni_netkit.attachment import Attachment

@@ -126,7 +126,9 @@ class Store:
 
     @contextlib.contextmanager
     def _written(self, path: Path, record: Record) -> Iterator[Path]:
-        temporary = path.with_name(f".{os.getpid()}-{hashlib.sha256(path.name.encode()).hexdigest()}")
+        temporary = path.with_name(
+            f".{os.getpid()}-{hashlib.sha256(path.name.encode()).hexdigest()}"
+        )
         try:
             descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
             with os.fdopen(descriptor, "wb") as file:

@@ -20,6 +20,7 @@ from cni_netkit.spec.request import Request, Verb
 from cni_netkit.spec.result import JSON, Result
 from cni_netkit.state import Record, Store
 from cni_netkit.steps.base import Outcome, World, difference
+from cni_netkit.steps.device import Device
 from cni_netkit.undo import Failures, Undo
 from cni_netkit.world import as_cni_error, netns_of, open_world, valid_attachments
 
@@ -36,7 +37,7 @@ def handle(environment: Mapping[str, str], read: Callable[[], bytes]) -> Answer:
     """Carry out one request of a runtime; `read` gives its standard input. Never raises."""
     version = versions.NEWEST
     started = time.monotonic()
-    words = {
+    words: dict[str, Any] = {
         "verb": environment.get("CNI_COMMAND"),
         "container": environment.get("CNI_CONTAINERID") or None,
         "ifname": environment.get("CNI_IFNAME") or None,
@@ -138,22 +139,23 @@ def collect(request: Request) -> None:
             kept.add((attachment.container_id, attachment.ifname))
             continue
         failures.attempt(f"release {attachment}", partial(_collect_one, request, store, attachment))
-    failures.attempt("list the devices", partial(_collect_unrecorded, request, store, kept, failures))
-    if conf.ipam is not None:
-        chosen = _ipam(request, conf, Attachment(request.network, "", ""))
+    failures.attempt(
+        "list the devices", partial(_collect_unrecorded, request, store, kept, failures)
+    )
+    if chosen := _ipam(request, conf, Attachment(request.network, "", "")):
         failures.attempt("collect addresses", partial(chosen.collect, kept))
     failures.throw()
 
 
 def status(request: Request) -> None:
-    """Tell whether ADD could work, as far as the set-up goes; what is merely used up is no error."""
+    """Tell whether ADD could work, as far as the set-up goes; what is used up is no error."""
     conf = believe(request.config)
     host = Namespace.current()
     try:
         facts = look(host, conf, None, None)
         plans.check_prerequisites(conf, facts)
-        if conf.ipam is not None:
-            _ipam(request, conf, Attachment(request.network, "", "")).status()
+        if chosen := _ipam(request, conf, Attachment(request.network, "", "")):
+            chosen.status()
     except CNIError as error:
         if error.code in (Code.KERNEL_LACKS_FEATURE, Code.UNUSABLE_NIC, Code.NO_ADDRESS):
             raise CNIError(Code.NOT_AVAILABLE, error.message, error.details) from None
@@ -211,7 +213,7 @@ def _result(
     request: Request, conf: NetConf, plan: plans.Plan, mtu: int, outcome: Outcome
 ) -> Result:
     """What was made, as the kernel told it while it was made."""
-    device = next(step for step in plan if isinstance(step, plans.Device))
+    device = next(step for step in plan if isinstance(step, Device))
     has_mac = device.kind == "veth" or device.mode == "l2"
     inside: JSON = {"name": device.container_name, "mtu": mtu, "sandbox": request.netns}
     if has_mac:
@@ -281,9 +283,7 @@ def _release(
         store.remove(attachment)
 
 
-def _plan_without_record(
-    request: Request, attachment: Attachment, world: World
-) -> plans.Plan:
+def _plan_without_record(request: Request, attachment: Attachment, world: World) -> plans.Plan:
     """What an attachment of this configuration would consist of, for a record that was lost.
 
     A configuration that is not valid cannot have made one: then there are the names to go by.

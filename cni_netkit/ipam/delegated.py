@@ -44,7 +44,7 @@ class Delegated:
         self._execute("STATUS")
 
     def collect(self, valid: Collection[tuple[str, str]]) -> None:
-        """GC of the plugin; the valid attachments are in its standard input as they were in ours."""
+        """GC of the plugin; its standard input names the valid attachments as ours did."""
         self._execute("GC")
 
     def _execute(self, verb: str) -> dict[str, Any]:

@@ -47,7 +47,7 @@ class Range(Foreign):
             address = getattr(self, name)
             if address is not None and address not in self.subnet:
                 raise ValueError(f"{name.replace('_', ' ')} {address} is not in {self.subnet}")
-        if self.first > self.last:
+        if int(self.first) > int(self.last):
             raise ValueError(f"the range {self.first} to {self.last} runs backwards")
         return self
 
@@ -71,9 +71,8 @@ class Range(Foreign):
 
     def has(self, address: Address) -> bool:
         """Whether the address can be given from this range."""
-        return (
-            address.version == self.subnet.version
-            and int(self.first) <= int(address) <= int(self.last)
+        return address.version == self.subnet.version and int(self.first) <= int(address) <= int(
+            self.last
         )
 
     def overlaps(self, other: "Range") -> bool:
@@ -119,9 +118,7 @@ class Config(Foreign):
 
     @model_validator(mode="after")
     def _disjoint(self) -> "Config":
-        every = [
-            (number, each) for number, range_set in enumerate(self.sets) for each in range_set
-        ]
+        every = [(number, each) for number, range_set in enumerate(self.sets) for each in range_set]
         if not every:
             raise ValueError("no IP ranges are specified: name a subnet or ranges")
         for position, (number, one) in enumerate(every):
@@ -238,9 +235,7 @@ class HostLocal:
                 found.append(address)
         return found
 
-    def _reserve_one(
-        self, number: int, range_set: Sequence[Range], wanted: list[Address]
-    ) -> JSON:
+    def _reserve_one(self, number: int, range_set: Sequence[Range], wanted: list[Address]) -> JSON:
         """Reserve in one range set, and strike off `wanted` what it served."""
         for address in wanted:
             if each := _range_of(range_set, address):
@@ -340,7 +335,7 @@ class HostLocal:
     def _locked(self) -> Iterator[None]:
         try:
             self._folder.mkdir(parents=True, exist_ok=True, mode=0o755)
-            lock = open(self._folder / "lock", "a")
+            lock = (self._folder / "lock").open("a")
         except OSError as error:
             raise _io_failure(self._folder, error) from None
         with lock:

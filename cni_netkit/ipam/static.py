@@ -1,4 +1,4 @@
-"""The static IPAM: addresses as configured, or as the request asks (static of containernetworking/plugins)."""
+"""The static IPAM: addresses as configured, or as the request asks (cf. the reference plugin)."""
 
 from collections.abc import Collection
 from ipaddress import ip_interface, ip_network

@@ -41,30 +41,31 @@ def create_pair(host: NetlinkSocket, wanted: Wanted, container_netns: int) -> Li
     ]
     if wanted.mac:
         peer_attrs.append(("IFLA_ADDRESS", wanted.mac))
-    # Flags in the peer's header would be passed over: netkit gives rtnl_configure_link() none for it.
+    # Flags in the peer's header have no effect: netkit configures its peer without them.
     peer = {"attrs": peer_attrs}
     if wanted.kind == "netkit":
         peer_attrs.append(("IFLA_NUM_RX_QUEUES", wanted.rx_queues))
-        data = _netkit_attributes(wanted) + [("IFLA_NETKIT_PEER_INFO", peer)]
+        data = [*_netkit_attributes(wanted), ("IFLA_NETKIT_PEER_INFO", peer)]
     else:
         data = [("VETH_INFO_PEER", peer)]
-    asked = (
-        f"create the {wanted.kind} pair {wanted.name} (host) and {wanted.peer_name} (container)"
-    )
+    asked = f"create the {wanted.kind} pair {wanted.name} (host) and {wanted.peer_name} (container)"
     return _create(host, wanted, asked, data)
 
 
 def create_single(container: NetlinkSocket, wanted: Wanted) -> Link:
     """Create a single netkit device in the namespace of the socket."""
     return _create(
-        container, wanted, f"create the single netkit device {wanted.name}", _netkit_attributes(wanted)
+        container,
+        wanted,
+        f"create the single netkit device {wanted.name}",
+        _netkit_attributes(wanted),
     )
 
 
 def get(
     socket: NetlinkSocket, *, name: str = "", index: int = 0, nsid: int | None = None
 ) -> Link | None:
-    """Look a device up by name or index, here or in the namespace with id `nsid`; None if there is none."""
+    """Look a device up by name or index, here or in the namespace with id `nsid`."""
     message = ifinfmsg()
     message["index"] = index
     attrs: list[tuple[str, Any]] = [] if index else [("IFLA_IFNAME", name)]
@@ -155,9 +156,7 @@ def _netkit_attributes(wanted: Wanted) -> list[tuple[str, Any]]:
     return attrs
 
 
-def _create(
-    socket: NetlinkSocket, wanted: Wanted, asked: str, data: list[tuple[str, Any]]
-) -> Link:
+def _create(socket: NetlinkSocket, wanted: Wanted, asked: str, data: list[tuple[str, Any]]) -> Link:
     message = ifinfmsg()
     attrs: list[tuple[str, Any]] = [("IFLA_IFNAME", wanted.name), ("IFLA_MTU", wanted.mtu)]
     if wanted.kind == "netkit":

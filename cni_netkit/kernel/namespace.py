@@ -3,6 +3,7 @@
 import errno
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
+from ipaddress import ip_interface
 from pathlib import Path
 
 from pyroute2.netlink.rtnl.nsidmsg import nsidmsg
@@ -129,7 +130,7 @@ class Namespace:
     # Namespaces
 
     def id_of(self, other: "Namespace") -> int:
-        """The id by which this namespace knows another (ip-netns(8), "nsid"); assigned if it has none."""
+        """The id by which this namespace knows another (ip-netns(8)), assigned if it has none."""
         asked = f"look up the id of the network namespace {other.netns.path}"
         found = self._nsid(asked, other)
         if found is None:
@@ -174,7 +175,7 @@ class Namespace:
         reached = [
             address
             for address in addresses
-            if nft.element_chain(self._nft, nft.ip_interface(address)) == chain
+            if nft.element_chain(self._nft, ip_interface(address)) == chain
         ]
         return nft.masqueraded(self._nft, chain), reached
 

@@ -1,6 +1,6 @@
 """Receive queues and their leases (generic netlink family "netdev").
 
-Follows include/uapi/linux/netdev.h, net/core/netdev-genl.c and Documentation/netlink/specs/netdev.yaml.
+Follows include/uapi/linux/netdev.h, net/core/netdev-genl.c, Documentation/netlink/specs/netdev.yaml.
 """
 
 import errno
@@ -69,7 +69,13 @@ def queues(socket: NetlinkSocket, number: int, index: int) -> list[Queue]:
 
 
 def create(
-    socket: NetlinkSocket, number: int, asked: str, device: int, nic: int, queue: int, nic_netns: int
+    socket: NetlinkSocket,
+    number: int,
+    asked: str,
+    device: int,
+    nic: int,
+    queue: int,
+    nic_netns: int,
 ) -> int:
     """Lease `queue` of `nic` to `device`; returns the number of the device's new queue.
 

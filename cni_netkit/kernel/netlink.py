@@ -57,7 +57,9 @@ class NetlinkSocket:
     def __init__(self, netns: Netns, protocol: int) -> None:
         self._sequence = 0
         self._socket = netns.run(
-            lambda: socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, protocol)
+            lambda: socket.socket(
+                socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, protocol
+            )
         )
         for option in (NETLINK_EXT_ACK, NETLINK_CAP_ACK, NETLINK_GET_STRICT_CHK):
             self._socket.setsockopt(SOL_NETLINK, option, 1)
@@ -77,8 +79,7 @@ class NetlinkSocket:
         sequences = range(self._sequence + 1, self._sequence + 1 + len(batch))
         self._sequence = sequences.stop - 1
         data = b"".join(
-            _encode(request, sequence)
-            for request, sequence in zip(batch, sequences, strict=True)
+            _encode(request, sequence) for request, sequence in zip(batch, sequences, strict=True)
         )
         self._send(batch, data)
         answers: dict[int, list[Any]] = {sequence: [] for sequence in sequences}

@@ -78,9 +78,7 @@ Interface = IPv4Interface | IPv6Interface
 Expression = dict[str, Any]
 
 
-def masquerade(
-    socket: NetlinkSocket, chain: str, comment: str, addresses: Sequence[str]
-) -> None:
+def masquerade(socket: NetlinkSocket, chain: str, comment: str, addresses: Sequence[str]) -> None:
     """Masquerade what leaves the host from `addresses` ("10.1.0.2/24") for outside their networks.
 
     `chain` is made for it; it must not exist.
@@ -152,9 +150,7 @@ def chains(socket: NetlinkSocket) -> dict[str, str]:
 
 def masqueraded(socket: NetlinkSocket, chain: str) -> int:
     """How many rules of an attachment's chain masquerade."""
-    message = _message(
-        nft_rule_msg(), [("NFTA_RULE_TABLE", TABLE), ("NFTA_RULE_CHAIN", chain)]
-    )
+    message = _message(nft_rule_msg(), [("NFTA_RULE_TABLE", TABLE), ("NFTA_RULE_CHAIN", chain)])
     try:
         answers = socket.dump("list the nftables rules", message, _type(NFT_MSG_GETRULE))
     except KernelError as error:
@@ -427,7 +423,11 @@ def _get(socket: NetlinkSocket, message: Any, kind: str, name: str | None, comma
         attrs.append((f"NFTA_{kind}_TABLE", TABLE))
     try:
         ((answer,),) = socket.ask(
-            Ask(f"look up the nftables {kind.lower()} {name or TABLE}", _message(message, attrs), _type(command))
+            Ask(
+                f"look up the nftables {kind.lower()} {name or TABLE}",
+                _message(message, attrs),
+                _type(command),
+            )
         )
     except KernelError as error:
         if error.errno == errno.ENOENT:
@@ -442,7 +442,9 @@ def _change(
     command: int,
     flags: int = NLM_F_CREATE | NLM_F_EXCL,
 ) -> Ask:
-    return Ask(f"change the nftables table {TABLE}", _message(message, attrs), _type(command), flags)
+    return Ask(
+        f"change the nftables table {TABLE}", _message(message, attrs), _type(command), flags
+    )
 
 
 def _transaction(socket: NetlinkSocket, batch: Sequence[Ask]) -> None:

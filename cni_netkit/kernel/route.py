@@ -1,4 +1,4 @@
-"""Addresses and routes (rtnetlink, RTM_*ADDR and RTM_*ROUTE; Documentation/netlink/specs/rt-*.yaml)."""
+"""Addresses and routes (rtnetlink; Documentation/netlink/specs/rt-addr.yaml, rt-route.yaml)."""
 
 import errno
 import socket as sockets
@@ -9,7 +9,7 @@ from pyroute2.netlink.rtnl.ifaddrmsg import ifaddrmsg
 from pyroute2.netlink.rtnl.rtmsg import rtmsg
 
 from cni_netkit.kernel.errors import KernelError
-from cni_netkit.kernel.model import RT_TABLE_MAIN, Route
+from cni_netkit.kernel.model import Route
 from cni_netkit.kernel.netlink import Ask, NetlinkSocket
 from cni_netkit.kernel.uapi import (
     IFA_F_NODAD,
@@ -57,7 +57,7 @@ def add_address(index: int, device: str, address: str, *, prefix_route: bool = T
 
 
 def add(index: int, device: str, route: Route, *, exclusive: bool) -> Ask:
-    """Request: add a route through a device; `exclusive`: there must be none to that destination."""
+    """Request: add a route; `exclusive`: there must be none to that destination yet."""
     network = ip_network(route.destination, strict=False)
     message = rtmsg()
     message["family"] = FAMILIES[network.version]
@@ -149,7 +149,7 @@ def _scope(route: Route) -> int:
 
 
 def _read(answer: Any, family: int) -> Route:
-    anything = "0.0.0.0" if family == sockets.AF_INET else "::"
+    anything = "0.0.0.0" if family == sockets.AF_INET else "::"  # noqa: S104
     metrics = answer.get_attr("RTA_METRICS")
     return Route(
         destination=f"{answer.get_attr('RTA_DST') or anything}/{answer['dst_len']}",

@@ -131,7 +131,7 @@ class RuntimeConfig(Foreign):
     ips: tuple[str, ...] = ()
     ip_ranges: tuple[tuple[dict[str, Any], ...], ...] = ()
     dns: CapabilityDNS | None = None
-    device_id: str | None = Field(None, alias="deviceID")
+    device_id: Annotated[str | None, Field(alias="deviceID")] = None
 
 
 class Lease(Model):
@@ -163,7 +163,7 @@ class Log(Model):
 class NetConf(Model):
     """A network configuration of type "netkit"."""
 
-    cni_version: str = Field("0.1.0", alias="cniVersion")
+    cni_version: Annotated[str, Field(alias="cniVersion")] = "0.1.0"
     name: str
     pairing: Literal["pair", "single"] = "pair"
     mode: Literal["l3", "l2"] = "l3"
@@ -202,31 +202,36 @@ class NetConf(Model):
 def _impossible(conf: NetConf) -> Iterable[str]:
     """Combinations that the kernel would refuse (drivers/net/netkit.c, netkit_new_link())."""
     if conf.pairing == "single":
-        for name, default in (
-            ("policy", "forward"),
-            ("peerPolicy", "forward"),
-            ("scrub", "default"),
-            ("peerScrub", "default"),
-            ("fallback", "none"),
-        ):
-            value = getattr(conf, re.sub("[A-Z]", lambda m: "_" + m[0].lower(), name))
-            if value != default:
-                yield f'{name} "{value}" needs pairing "pair": a single device has no other end'
-        if conf.ip_masq:
-            yield 'ipMasq needs pairing "pair": no packet leaves the host through a single device'
+        yield from _impossible_for_single(conf)
     if conf.lease is not None:
-        if conf.fallback == "veth":
-            yield 'lease and fallback "veth" exclude each other: a veth device cannot lease queues'
-        if conf.lease.workload == "af_xdp" and conf.pairing != "single":
-            yield 'lease.workload "af_xdp" needs pairing "single" (an XSK binds to a single device)'
-    if conf.mac is not None and conf.mode == "l3" and conf.pairing == "pair":
+        yield from _impossible_with_lease(conf, conf.lease)
+    if conf.mac is not None and conf.mode == "l3":
         yield 'a MAC address needs mode "l2": an l3 device has none'
-    if conf.mac is not None and conf.mode == "l3" and conf.pairing == "single":
-        yield 'a MAC address needs mode "l2", also of a single device'
     if conf.ip_masq and conf.ipam is None:
         yield "ipMasq needs ipam: there are no addresses to masquerade"
     if conf.ipam is not None and not isinstance(conf.ipam.get("type"), str):
         yield "ipam.type is missing: name an IPAM plugin, for example host-local"
+
+
+def _impossible_for_single(conf: NetConf) -> Iterable[str]:
+    for name, value, default in (
+        ("policy", conf.policy, "forward"),
+        ("peerPolicy", conf.peer_policy, "forward"),
+        ("scrub", conf.scrub, "default"),
+        ("peerScrub", conf.peer_scrub, "default"),
+        ("fallback", conf.fallback, "none"),
+    ):
+        if value != default:
+            yield f'{name} "{value}" needs pairing "pair": a single device has no other end'
+    if conf.ip_masq:
+        yield 'ipMasq needs pairing "pair": no packet leaves the host through a single device'
+
+
+def _impossible_with_lease(conf: NetConf, lease: Lease) -> Iterable[str]:
+    if conf.fallback == "veth":
+        yield 'lease and fallback "veth" exclude each other: a veth device cannot lease queues'
+    if lease.workload == "af_xdp" and conf.pairing != "single":
+        yield 'lease.workload "af_xdp" needs pairing "single" (an XSK binds to a single device)'
 
 
 PLANNED = ("bpf", "lease.flows")

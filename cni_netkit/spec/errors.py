@@ -42,7 +42,7 @@ class CNIError(Exception):
         self.details = details
 
     def also(self, text: str) -> None:
-        """Append what failed besides, for example while undoing; the first error stays the error."""
+        """Append what failed besides, for example while undoing; the first error stays."""
         self.details = f"{self.details}; {text}" if self.details else text
 
     def as_dict(self, version: str) -> dict[str, object]:

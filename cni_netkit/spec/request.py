@@ -1,4 +1,4 @@
-"""One call of the plugin: CNI_* environment and standard input, checked (specification section 2)."""
+"""One call of the plugin: CNI_* environment and standard input (specification section 2)."""
 
 import json
 import re
@@ -50,8 +50,8 @@ def read(
 ) -> Request:
     """Check environment and standard input of a request against the table of verbs.
 
-    `stdin` reads standard input, to its end. Raises error 5 (it cannot be read), 4 (all faults of the environment in one text), 6 (not JSON, no version),
-    1 (version, or verb in that version, not supported), 7 (network name).
+    `stdin` reads standard input, to its end. Raises error 4 (all faults of the environment in one
+    text), 5 (input cannot be read), 6 (not JSON, no version), 1 (version, or verb in that version, not supported), 7 (network name).
     """
     command = environment.get("CNI_COMMAND", "")
     verb = verbs.get(command)
@@ -93,7 +93,7 @@ def read(
 
 
 def check_ifname(name: str) -> str | None:
-    """Say what keeps `name` from being an interface name, or nothing (dev_valid_name() in the kernel)."""
+    """Say what keeps `name` from being an interface name, if anything (dev_valid_name())."""
     if not name or name in (".", ".."):
         return "is empty, '.' or '..'"
     if len(name.encode()) > IFNAME_BYTES:
@@ -143,7 +143,7 @@ def _parse_arguments(text: str) -> dict[str, str]:
     if unknown:
         raise CNIError(
             Code.INVALID_ENVIRONMENT,
-            f"CNI_ARGS has the unknown {'key' if len(unknown) == 1 else 'keys'} {', '.join(unknown)}",
+            f"CNI_ARGS has keys that are not known: {', '.join(unknown)}",
             "add IgnoreUnknown=1 to CNI_ARGS if they are meant for another plugin",
         )
     return arguments

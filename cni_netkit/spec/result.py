@@ -31,7 +31,7 @@ class Result:
     extensions: JSON = field(default_factory=dict)
 
     def followed_by(self, other: "Result") -> "Result":
-        """This result, as prevResult of a chain, with `other` appended and nothing of it changed."""
+        """Append `other`, as a chain wants it: nothing of this result is changed."""
         offset = len(self.interfaces)
         moved = tuple(
             ip | ({"interface": ip["interface"] + offset} if "interface" in ip else {})
@@ -90,7 +90,9 @@ def read(raw: Mapping[str, Any], version: str) -> Result:
             routes=tuple(_route(item) for item in raw.get("routes") or ()),
             dns=_compact(dict(raw.get("dns") or {})),
             extensions={
-                key: value for key, value in raw.items() if "/" in key  # a vendor's, passed on
+                key: value
+                for key, value in raw.items()
+                if "/" in key  # a vendor's, passed on
             },
         )
     except (ValueError, TypeError, KeyError, AttributeError) as error:

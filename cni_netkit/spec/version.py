@@ -22,7 +22,7 @@ def parse(text: object) -> Version:
 
 
 def negotiate(text: object) -> str:
-    """Return the version of a configuration if we speak it. Raises error 1 if not, 6 if unreadable."""
+    """Return a configuration's version if we speak it. Raises error 1 if not, 6 if unreadable."""
     parse(text)
     if text not in SUPPORTED:
         raise CNIError(

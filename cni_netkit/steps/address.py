@@ -52,7 +52,9 @@ class ContainerAddresses:
         for route in self._routes(outcome):
             if _key(route) not in routes:
                 destinations = {str(ip_network(key[0])) for key in routes}
-                raise difference(f"route in the container through {self.device}", route, destinations)
+                raise difference(
+                    f"route in the container through {self.device}", route, destinations
+                )
 
     def describe(self) -> str:
         """In words."""
@@ -75,7 +77,7 @@ class ContainerAddresses:
 
     def _route(self, entry: JSON, outcome: Outcome) -> Route:
         network = ip_network(entry["dst"], strict=False)
-        gateway = entry.get("gw") or next(
+        gateway: str | None = entry.get("gw") or next(
             (
                 each["gateway"]
                 for each in outcome.addresses
@@ -88,7 +90,7 @@ class ContainerAddresses:
             str(network),
             gateway=gateway,
             # A gateway outside every subnet is on the link all the same: it is the host.
-            onlink=bool(gateway) and not any(ip_address(gateway) in each for each in known),
+            onlink=gateway is not None and not any(ip_address(gateway) in each for each in known),
             mtu=entry.get("mtu"),
             advmss=entry.get("advmss"),
             priority=entry.get("priority"),

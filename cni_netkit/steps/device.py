@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Device:
-    """`host_name` is empty for a single device; sizes in bytes. `mac`: that of the container's end."""
+    """`host_name` is empty for a single device; sizes in bytes; `mac` is the container end's."""
 
     name: ClassVar[str] = "device"
     kind: str

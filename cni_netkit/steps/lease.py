@@ -65,7 +65,11 @@ class Leases:
             what = f"queue {nic_queue} of {self.nic}"
             if queue is None or queue.leased_index is None:
                 raise difference(what, expected, "not leased" if queue else None)
-            if (queue.leased_index, queue.leased_queue, queue.netns_id) != (link.index, number, nsid):
+            if (queue.leased_index, queue.leased_queue, queue.netns_id) != (
+                link.index,
+                number,
+                nsid,
+            ):
                 raise difference(
                     what,
                     expected,
@@ -85,9 +89,13 @@ class Leases:
         taken = []
         for queue in world.host.queues(nic_index):
             if queue.number in self.pool and not queue.free:
-                holder = holders.get(queue.number) or queue.user or (
-                    f"the device with index {queue.leased_index} "
-                    f"in the namespace with id {queue.netns_id}"
+                holder = (
+                    holders.get(queue.number)
+                    or queue.user
+                    or (
+                        f"the device with index {queue.leased_index} "
+                        f"in the namespace with id {queue.netns_id}"
+                    )
                 )
                 taken.append(f"queue {queue.number} is held by {holder}")
         return CNIError(
