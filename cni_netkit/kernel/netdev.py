@@ -1,6 +1,6 @@
 """Receive queues and their leases (generic netlink family "netdev").
 
-Follows include/uapi/linux/netdev.h, net/core/netdev-genl.c, Documentation/netlink/specs/netdev.yaml.
+Follows include/uapi/linux/netdev.h, net/core/netdev-genl.c, and the netlink spec netdev.yaml.
 """
 
 import errno

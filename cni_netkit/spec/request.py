@@ -51,7 +51,8 @@ def read(
     """Check environment and standard input of a request against the table of verbs.
 
     `stdin` reads standard input, to its end. Raises error 4 (all faults of the environment in one
-    text), 5 (input cannot be read), 6 (not JSON, no version), 1 (version, or verb in that version, not supported), 7 (network name).
+    text), 5 (input cannot be read), 6 (not JSON, no version), 1 (version, or verb in
+    that version, not supported), 7 (network name).
     """
     command = environment.get("CNI_COMMAND", "")
     verb = verbs.get(command)
