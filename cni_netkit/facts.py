@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from cni_netkit.attachment import Attachment
+from cni_netkit.kernel.errors import KernelError
 from cni_netkit.kernel.model import Link, Queue
 from cni_netkit.spec.config import NetConf
 
@@ -17,10 +18,14 @@ DEFAULT_MTU = 1500
 
 @dataclass(frozen=True)
 class Nic:
-    """The NIC that queues are leased from; `queues` are those of a NIC that is up."""
+    """The NIC that queues are leased from; `queues` are those of a NIC that is up.
+
+    `refusal`: why it lends none at all, if that was asked.
+    """
 
     link: Link
     queues: tuple[Queue, ...]
+    refusal: KernelError | None = None
 
 
 @dataclass(frozen=True)
@@ -45,10 +50,8 @@ def needed(conf: NetConf) -> frozenset[str]:
     return frozenset(wanted)
 
 
-def look(
-    host: Namespace, conf: NetConf, container: Namespace | None, attachment: Attachment | None
-) -> Facts:
-    """Find out what the plan depends on; by name only, without listing what there is."""
+def look(host: Namespace, conf: NetConf, container: Namespace, attachment: Attachment) -> Facts:
+    """Find out what an ADD depends on; by name only, without listing what there is."""
     nic = _nic(host, conf)
     return Facts(
         features=host.features(needed(conf)),
@@ -56,6 +59,15 @@ def look(
         nic=nic,
         taken=_taken(host, container, attachment),
     )
+
+
+def look_for_status(host: Namespace, conf: NetConf) -> Facts:
+    """Find out whether the node has what any ADD needs."""
+    features = host.features(needed(conf))
+    nic = _nic(host, conf)
+    if nic is not None and nic.link.kind is None and features == needed(conf):
+        nic = replace(nic, refusal=host.refuses_to_lend(nic.link))
+    return Facts(features=features, mtu=conf.mtu, nic=nic)
 
 
 def _nic(host: Namespace, conf: NetConf) -> Nic | None:
@@ -74,13 +86,9 @@ def _automatic_mtu(host: Namespace, nic: Nic | None) -> int:
     return link.mtu if link else DEFAULT_MTU
 
 
-def _taken(
-    host: Namespace, container: Namespace | None, attachment: Attachment | None
-) -> tuple[str, ...]:
-    if attachment is None:
-        return ()
+def _taken(host: Namespace, container: Namespace, attachment: Attachment) -> tuple[str, ...]:
     found = []
-    if container is not None and container.link(name=attachment.ifname):
+    if container.link(name=attachment.ifname):
         found.append(f"{attachment.ifname} in the container")
     if host.link(name=attachment.host_device):
         found.append(f"{attachment.host_device} on the host")

@@ -12,7 +12,7 @@ from cni_netkit.steps.address import ContainerAddresses, HostRoutes
 from cni_netkit.steps.base import Step
 from cni_netkit.steps.device import Device
 from cni_netkit.steps.ipam import Reservation
-from cni_netkit.steps.lease import Leases, missing_nic
+from cni_netkit.steps.lease import Leases, missing_nic, refused
 from cni_netkit.steps.masquerade import Masquerade
 
 KINDS: dict[str, type[Any]] = {
@@ -138,6 +138,8 @@ def _check_nic(conf: NetConf, facts: Facts) -> None:
             f"lease.device: {name} is down, its queues cannot be seen",
             f"ip link set {name} up",
         )
+    if facts.nic.refusal is not None:
+        raise refused(facts.nic.refusal, name)
     existing = {queue.number for queue in facts.nic.queues}
     if lacking := sorted(set(conf.lease.queues or ()) - existing):
         raise CNIError(

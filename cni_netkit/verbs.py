@@ -9,7 +9,7 @@ from typing import Any
 from cni_netkit import ipam, log
 from cni_netkit import plan as plans
 from cni_netkit.attachment import Attachment, parse_alias
-from cni_netkit.facts import look
+from cni_netkit.facts import look, look_for_status
 from cni_netkit.kernel.namespace import Namespace
 from cni_netkit.spec import request as requests
 from cni_netkit.spec import result as results
@@ -68,7 +68,7 @@ def add(request: Request) -> JSON:
         open_world(request, store, attachment, request.netns, must_exist=True) as world,
         store.lock(attachment),
     ):
-        facts = look(world.host, conf, world.container, attachment)
+        facts = look(world.host, conf, world.inside, attachment)
         plan = plans.decide(attachment, conf, facts)
         world.ipam = _ipam(request, conf, attachment)
         outcome = Outcome()
@@ -152,7 +152,7 @@ def status(request: Request) -> None:
     conf = believe(request.config)
     host = Namespace.current()
     try:
-        facts = look(host, conf, None, None)
+        facts = look_for_status(host, conf)
         plans.check_prerequisites(conf, facts)
         if chosen := _ipam(request, conf, Attachment(request.network, "", "")):
             chosen.status()

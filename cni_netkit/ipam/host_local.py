@@ -10,135 +10,24 @@ import contextlib
 import fcntl
 import os
 from collections.abc import Collection, Iterator, Sequence
-from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
+from ipaddress import ip_address
 from pathlib import Path
-from typing import Any
 
-from pydantic import Field, field_validator, model_validator
-
-from cni_netkit.ipam.base import Address, Context, believe, canonical, capability, requested
-from cni_netkit.spec.config import Foreign
+from cni_netkit.ipam.base import (
+    Address,
+    Context,
+    believe,
+    canonical,
+    capability,
+    one_per_family,
+    requested,
+)
+from cni_netkit.ipam.ranges import DATA_DIR, Config, Range
 from cni_netkit.spec.errors import CNIError, Code
 from cni_netkit.spec.result import JSON, Result
 
-DATA_DIR = "/var/lib/cni/networks"
 LINE_BREAK = "\r\n"
 LAST_RESERVED = "last_reserved_ip."
-
-
-class Range(Foreign):
-    """Part of a subnet from which addresses are given."""
-
-    subnet: IPv4Network | IPv6Network
-    range_start: Any = None
-    range_end: Any = None
-    gateway: Any = None
-
-    @field_validator("range_start", "range_end", "gateway")
-    @classmethod
-    def _address(cls, value: object) -> Address | None:
-        return canonical(value) if value not in (None, "") else None
-
-    @model_validator(mode="after")
-    def _inside(self) -> "Range":
-        if self.subnet.prefixlen > self.subnet.max_prefixlen - 2:
-            raise ValueError(f"the subnet {self.subnet} is too small to allocate from")
-        for name in ("range_start", "range_end", "gateway"):
-            address = getattr(self, name)
-            if address is not None and address not in self.subnet:
-                raise ValueError(f"{name.replace('_', ' ')} {address} is not in {self.subnet}")
-        if int(self.first) > int(self.last):
-            raise ValueError(f"the range {self.first} to {self.last} runs backwards")
-        return self
-
-    @property
-    def first(self) -> Address:
-        """First address, inclusive."""
-        return self.range_start or self.subnet.network_address + 1
-
-    @property
-    def last(self) -> Address:
-        """Last address, inclusive; without rangeEnd all of the subnet but an IPv4 broadcast."""
-        if self.range_end:
-            return self.range_end  # type: ignore[no-any-return]
-        end = self.subnet.broadcast_address
-        return end - 1 if self.subnet.version == 4 else end
-
-    @property
-    def router(self) -> Address:
-        """The gateway; the first address of the subnet if none is configured."""
-        return self.gateway or self.subnet.network_address + 1
-
-    def has(self, address: Address) -> bool:
-        """Whether the address can be given from this range."""
-        return address.version == self.subnet.version and int(self.first) <= int(address) <= int(
-            self.last
-        )
-
-    def overlaps(self, other: "Range") -> bool:
-        """Whether an address could come from both."""
-        return self.subnet.version == other.subnet.version and (
-            int(self.first) <= int(other.last) and int(other.first) <= int(self.last)
-        )
-
-
-class Config(Foreign):
-    """The "ipam" object of type host-local."""
-
-    ranges: tuple[tuple[Range, ...], ...] = ()
-    subnet: Any = None
-    range_start: Any = None
-    range_end: Any = None
-    gateway: Any = None
-    routes: tuple[JSON, ...] = ()
-    data_dir: str = Field(DATA_DIR)
-    resolv_conf: str = ""
-
-    @field_validator("routes", mode="before")
-    @classmethod
-    def _none(cls, value: object) -> object:
-        return value or ()
-
-    @field_validator("routes")
-    @classmethod
-    def _destinations(cls, value: tuple[JSON, ...]) -> tuple[JSON, ...]:
-        for route in value:
-            ip_network(route.get("dst", ""), strict=False)
-        return value
-
-    @field_validator("ranges")
-    @classmethod
-    def _not_empty(cls, value: tuple[tuple[Range, ...], ...]) -> tuple[tuple[Range, ...], ...]:
-        for number, range_set in enumerate(value):
-            if not range_set:
-                raise ValueError(f"range set {number} is empty")
-            if len({each.subnet.version for each in range_set}) > 1:
-                raise ValueError(f"range set {number} mixes IPv4 and IPv6")
-        return value
-
-    @model_validator(mode="after")
-    def _disjoint(self) -> "Config":
-        every = [(number, each) for number, range_set in enumerate(self.sets) for each in range_set]
-        if not every:
-            raise ValueError("no IP ranges are specified: name a subnet or ranges")
-        for position, (number, one) in enumerate(every):
-            for other_number, other in every[position + 1 :]:
-                if one.overlaps(other):
-                    raise ValueError(f"range set {number} overlaps with {other_number}")
-        return self
-
-    @property
-    def sets(self) -> tuple[tuple[Range, ...], ...]:
-        """Every range set; a single range in the old style goes first."""
-        if not self.subnet:
-            return self.ranges
-        single = {
-            "subnet": self.subnet,
-            "rangeStart": self.range_start,
-            "rangeEnd": self.range_end,
-            "gateway": self.gateway,
-        }
-        return ((Range.model_validate(single),), *self.ranges)
 
 
 class HostLocal:
@@ -147,20 +36,20 @@ class HostLocal:
     def __init__(self, context: Context) -> None:
         self._context = context
         raw = dict(context.config["ipam"])
-        ranges = capability(context, "ipRanges")
-        if ranges:
-            raw["ranges"] = [*ranges, *(raw.get("ranges") or ())]
+        raw["ipRanges"] = capability(context, "ipRanges")
         self._config = believe(Config, _with_ipam(context, raw))
         self._folder = Path(self._config.data_dir or DATA_DIR, context.network)
         self._owner = context.container_id + LINE_BREAK + context.ifname
 
     def add(self) -> Result:
         """One address from every range set, all or none. Raises error 106 when exhausted."""
+        sets = self._config.sets
+        one_per_family(self._context, [each[0].subnet.version for each in sets])
         wanted = self._requested()
         resolver = _resolver(self._config.resolv_conf)
         ips: list[JSON] = []
         with self._locked():
-            for range_set in self._config.sets:
+            for range_set in sets:
                 if any(_range_of(range_set, address) for address in self._owned()):
                     raise CNIError(
                         Code.ALREADY_EXISTS,
@@ -168,17 +57,18 @@ class HostLocal:
                         "DEL the attachment first",
                     )
             try:
-                for number, range_set in enumerate(self._config.sets):
+                for number, range_set in enumerate(sets):
                     ips.append(self._reserve_one(number, range_set, wanted))
                 if wanted:
                     raise CNIError(
                         Code.NO_ADDRESS,
                         f"requested addresses {', '.join(map(str, wanted))} are in no range set "
                         f"of network {self._context.network}",
-                        f"range sets: {'; '.join(map(_describe, self._config.sets))}",
+                        f"range sets: {'; '.join(map(_describe, sets))}",
                     )
             except BaseException:
-                self._release()
+                for ip in ips:
+                    (self._folder / ip["address"].partition("/")[0]).unlink(missing_ok=True)
                 raise
         return Result(ips=tuple(ips), routes=self._config.routes, dns=resolver)
 
@@ -268,17 +158,17 @@ class HostLocal:
 
         So a crash-looping container does not see the same address again at once.
         """
-        start, at = 0, range_set[0].first - 1
+        start, at = 0, int(range_set[0].first) - 1
         with contextlib.suppress(OSError, ValueError):
             last = canonical((self._folder / f"{LAST_RESERVED}{number}").read_text().strip())
             for position, each in enumerate(range_set):
                 if each.has(last):
-                    start, at = position, last
+                    start, at = position, int(last)
         rounds = [*range_set[start:], *range_set[: start + 1]]
         for position, each in enumerate(rounds):
-            first = at + 1 if position == 0 else each.first
-            final = at if position == len(rounds) - 1 and position else each.last
-            for value in range(int(first), int(final) + 1):
+            first = at + 1 if position == 0 else int(each.first)
+            final = at if position == len(rounds) - 1 and position else int(each.last)
+            for value in range(first, final + 1):
                 address = type(each.first)(value)
                 if address != each.router and each.has(address):
                     yield address, each
@@ -286,14 +176,18 @@ class HostLocal:
     def _reserve(self, address: Address, number: int) -> bool:
         path = self._folder / str(address)
         try:
-            with path.open("x", newline="") as file:
-                file.write(self._owner)
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         except FileExistsError:
             return False
         except OSError as error:
+            raise _io_failure(path, error) from None
+        try:
+            with os.fdopen(descriptor, "w", newline="") as file:
+                file.write(self._owner)
+            _write(self._folder / f"{LAST_RESERVED}{number}", str(address))
+        except OSError as error:
             path.unlink(missing_ok=True)
             raise _io_failure(path, error) from None
-        (self._folder / f"{LAST_RESERVED}{number}").write_text(str(address))
         return True
 
     def _release(self) -> None:
@@ -313,14 +207,15 @@ class HostLocal:
         return (address for address, _, owner in self._reservations() if owner in owners)
 
     def _reservations(self) -> Iterator[tuple[Address, Path, str]]:
-        for entry in os.scandir(self._folder):
+        for name in os.listdir(self._folder):
+            path = self._folder / name
             try:
-                address = ip_address(entry.name)
-                with open(entry.path, newline="") as file:
+                address = ip_address(name)
+                with path.open(newline="") as file:
                     owner = file.read().strip()
             except (ValueError, OSError):
                 continue  # the lock, last_reserved_ip.N, or just released
-            yield address, Path(entry.path), owner
+            yield address, path, owner
 
     def _holder(self, address: Address) -> str:
         for found, _, owner in self._reservations():
@@ -345,6 +240,12 @@ class HostLocal:
 
 def _with_ipam(context: Context, ipam: JSON) -> Context:
     return Context(**vars(context) | {"config": {**context.config, "ipam": ipam}})
+
+
+def _write(path: Path, text: str) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        file.write(text)
 
 
 def _range_of(range_set: Sequence[Range], address: Address) -> Range | None:

@@ -70,7 +70,7 @@ def get(
     message["index"] = index
     attrs: list[tuple[str, Any]] = [] if index else [("IFLA_IFNAME", name)]
     if nsid is not None:
-        attrs.append(("IFLA_TARGET_NETNSID", nsid))
+        attrs.append(("IFLA_IF_NETNSID", nsid))
     message["attrs"] = attrs
     try:
         ((answer,),) = socket.ask(Ask(f"look up the device {name or index}", message, RTM_GETLINK))
@@ -97,12 +97,13 @@ def set_up(index: int, name: str) -> Ask:
 def delete(socket: NetlinkSocket, index: int, name: str, target_nsid: int | None = None) -> None:
     """Delete a device; a pair goes as a whole. One that is gone already counts as deleted.
 
-    `target_nsid`: the namespace it is in, by its id as seen from here (IFLA_TARGET_NETNSID).
+    `target_nsid`: the namespace it is in, by its id as seen from here (IFLA_TARGET_NETNSID; it was
+    IFLA_IF_NETNSID once, and still is in pyroute2).
     """
     message = ifinfmsg()
     message["index"] = index
     if target_nsid is not None:
-        message["attrs"] = [("IFLA_TARGET_NETNSID", target_nsid)]
+        message["attrs"] = [("IFLA_IF_NETNSID", target_nsid)]
     try:
         socket.ask(Ask(f"delete the device {name}", message, RTM_DELLINK))
     except KernelError as error:
@@ -133,6 +134,8 @@ def knows(socket: NetlinkSocket, attribute: str | None) -> bool:
     try:
         socket.ask(Ask("ask for netkit", message, RTM_NEWLINK))
     except KernelError as error:
+        if error.errno not in (errno.EINVAL, errno.ERANGE, errno.ENODEV, errno.EOPNOTSUPP):
+            raise
         return error.errno in (errno.EINVAL, errno.ERANGE)
     return False
 

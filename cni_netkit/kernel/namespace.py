@@ -27,6 +27,24 @@ PROBES = {
     "scrub": "IFLA_NETKIT_SCRUB",
 }
 NO_ID = 0xFFFFFFFF
+NO_QUEUE = 0xFFFFFFFE
+TRIAL_DEVICE = Wanted(
+    kind="netkit",
+    pairing="single",
+    name="trial",
+    alias="cni-netkit trial",
+    mtu=1500,
+    mode="l3",
+    policy="forward",
+    peer_policy="forward",
+    scrub="default",
+    peer_scrub="default",
+    headroom=0,
+    tailroom=0,
+    rx_queues=2,
+    mac=None,
+    peer_name="",
+)
 
 
 class Namespace:
@@ -159,6 +177,23 @@ class Namespace:
         """Lease a NIC's queue to a device of this namespace; returns the new queue's number."""
         number = self._netdev.number
         return netdev.create(self._genl, number, asked, device, nic, queue, nic_netns)
+
+    def refuses_to_lend(self, nic: Link) -> KernelError | None:
+        """Why a NIC of this namespace cannot lend queues, whichever and to whomever; None: it can.
+
+        There is no flag to read. So a single device in a namespace of its own asks for a queue that
+        no NIC has: one that could lend refuses it for that reason (ERANGE).
+        """
+        trial = Namespace(Netns.temporary())
+        try:
+            made = trial.create_single(TRIAL_DEVICE)
+            asked = f"see whether {nic.name} lends queues"
+            trial.lease(asked, made.index, nic.index, NO_QUEUE, trial.id_of(self))
+        except KernelError as error:
+            return None if error.errno == errno.ERANGE else error
+        finally:
+            trial.close()
+        return None
 
     # Masquerading
 

@@ -47,6 +47,17 @@ class Netns:
             raise NoNamespace(path, "the file is no network namespace")
         return cls(descriptor, path, own=False)
 
+    @classmethod
+    def temporary(cls) -> "Netns":
+        """A namespace for a trial: it and all in it is gone when closed."""
+
+        def leave_for_a_new_one() -> int:
+            if _libc.unshare(CLONE_NEWNET) != 0:
+                raise NoNamespace("a new one", os.strerror(ctypes.get_errno()))
+            return os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+
+        return cls(_in_a_thread(leave_for_a_new_one), "(temporary)", own=False)
+
     def close(self) -> None:
         """Let go of the descriptor."""
         os.close(self.descriptor)
@@ -59,20 +70,28 @@ class Netns:
         """
         if self._own:
             return function()
-        results: list[Outcome] = []
-        failures: list[BaseException] = []
 
-        def enter_and_call() -> None:
-            try:
-                if _libc.setns(self.descriptor, CLONE_NEWNET) != 0:
-                    raise NoNamespace(self.path, os.strerror(ctypes.get_errno()))
-                results.append(function())
-            except BaseException as error:
-                failures.append(error)
+        def enter_and_call() -> Outcome:
+            if _libc.setns(self.descriptor, CLONE_NEWNET) != 0:
+                raise NoNamespace(self.path, os.strerror(ctypes.get_errno()))
+            return function()
 
-        thread = threading.Thread(target=enter_and_call, name=f"in {self.path}")
-        thread.start()
-        thread.join()
-        if failures:
-            raise failures[0]
-        return results[0]
+        return _in_a_thread(enter_and_call)
+
+
+def _in_a_thread(function: Callable[[], Outcome]) -> Outcome:
+    results: list[Outcome] = []
+    failures: list[BaseException] = []
+
+    def call() -> None:
+        try:
+            results.append(function())
+        except BaseException as error:
+            failures.append(error)
+
+    thread = threading.Thread(target=call)
+    thread.start()
+    thread.join()
+    if failures:
+        raise failures[0]
+    return results[0]

@@ -1,0 +1,240 @@
+"""Kernel tests: each in fresh namespaces on both sides, and a store of its own."""
+
+import ctypes
+import itertools
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cni_netkit.kernel.namespace import Namespace
+from cni_netkit.verbs import handle
+from tests.kernel import judge
+
+CLONE_FS, CLONE_NEWNS, CLONE_NEWNET = 0x00000200, 0x00020000, 0x40000000
+MS_REC_PRIVATE = 0x4000 | 0x40000
+FEATURES = ("netkit", "single", "scrub", "queue-create")
+
+libc = ctypes.CDLL(None, use_errno=True)
+identifiers = itertools.count(os.getpid() % 1000 * 100)
+
+JSON = dict[str, Any]
+
+
+def kernel_has_netkit() -> bool:
+    """Whether the kernel tests can run here, without the lab."""
+    if os.geteuid() != 0:
+        return False
+    host = Namespace.current()
+    try:
+        return host.features(FEATURES) == frozenset(FEATURES)
+    finally:
+        host.close()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "without_netkit: needs a kernel that has no netkit")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """On a kernel with netkit run what needs it, on another the rest; ./test runs both."""
+    here = Path(__file__).parent
+    ours = [item for item in items if item.path.is_relative_to(here)]
+    if not ours:
+        return
+    has = kernel_has_netkit()
+    out = [item for item in ours if bool(item.get_closest_marker("without_netkit")) == has]
+    if out:
+        config.hook.pytest_deselected(items=out)
+        items[:] = [item for item in items if item not in out]
+
+
+def _call(function: Any, *arguments: Any) -> None:
+    if function(*arguments) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+
+
+def _mount(kind: str, target: str) -> None:
+    Path(target).mkdir(parents=True, exist_ok=True)
+    _call(libc.mount, kind.encode(), target.encode(), kind.encode(), 0, None)
+
+
+@dataclass
+class Answer:
+    """What came back from the plugin."""
+
+    status: int
+    output: JSON | None
+
+    @property
+    def result(self) -> JSON:
+        """The result of an ADD that must have worked."""
+        assert self.status == 0, self.output
+        assert self.output is not None
+        return self.output
+
+    @property
+    def error(self) -> JSON:
+        """The error of a verb that must have failed."""
+        assert self.status == 1, self.output
+        assert self.output is not None
+        return self.output
+
+    @property
+    def ok(self) -> bool:
+        """Whether it worked without an answer, as DEL, CHECK, GC and STATUS do."""
+        assert self.status == 0, self.output
+        assert self.output is None
+        return True
+
+
+@dataclass
+class Node:
+    """A host in its own namespaces, on which the plugin is called as a runtime calls it."""
+
+    containers: list[str] = field(default_factory=list)
+    nics: list[int] = field(default_factory=list)
+
+    def container(self) -> str:
+        """A fresh container namespace; its name for ip(8)."""
+        name = f"c{next(identifiers)}"
+        judge.run("ip", "netns", "add", name)
+        self.containers.append(name)
+        return name
+
+    def nic(self, queues: int = 8, *, up: bool = True) -> str:
+        """A fresh netdevsim NIC in the host's namespace; its device name."""
+        number = next(identifiers)
+        before = {each["ifname"] for each in judge.ip("link")}
+        Path("/sys/bus/netdevsim/new_device").write_text(f"{number} 1 {queues}")
+        self.nics.append(number)
+        name = judge.wait_for(
+            lambda: {each["ifname"] for each in judge.ip("link")} - before, "the NIC appears"
+        ).pop()
+        # No link-local addresses that turn up later: a test compares before and after.
+        judge.run("ip", "link", "set", name, "addrgenmode", "none")
+        if up:
+            judge.run("ip", "link", "set", name, "up")
+        return str(name)
+
+    def virtual_function(self) -> str:
+        """A netdevsim virtual function, up: a NIC without queue management."""
+        parent = self.nic()
+        number = self.nics[-1]
+        before = {each["ifname"] for each in judge.ip("link")}
+        judge.run("devlink", "dev", "eswitch", "set", f"netdevsim/netdevsim{number}", "mode", "switchdev")
+        Path(f"/sys/bus/netdevsim/devices/netdevsim{number}/sriov_numvfs").write_text("1")
+        name = judge.wait_for(
+            lambda: {each["ifname"] for each in judge.ip("link")} - before - {parent},
+            "the virtual function appears",
+        ).pop()
+        judge.run("ip", "link", "set", name, "up")
+        return str(name)
+
+    def remove_nic(self, number: int | None = None) -> None:
+        """Take a NIC away as a driver's removal does."""
+        number = self.nics[0] if number is None else number
+        self.nics.remove(number)
+        Path("/sys/bus/netdevsim/del_device").write_text(str(number))
+
+    def call(
+        self, verb: str, conf: JSON, netns: str = "", *, cid: str = "", **environment: str
+    ) -> Answer:
+        """One request; container id and path follow from the namespace's name."""
+        variables = {
+            "CNI_COMMAND": verb,
+            "CNI_CONTAINERID": cid or f"container-{netns}",
+            "CNI_NETNS": f"/run/netns/{netns}" if netns else "",
+            "CNI_IFNAME": "eth0",
+            "CNI_PATH": "/opt/cni/bin",
+            "PATH": os.environ["PATH"],
+        }
+        variables.update({f"CNI_{name.upper()}": value for name, value in environment.items()})
+        answer = handle(variables, lambda: json.dumps(conf).encode())
+        return Answer(answer.status, answer.output)
+
+    def add(self, conf: JSON, netns: str, **more: str) -> JSON:
+        """An ADD that must work; its result."""
+        return self.call("ADD", conf, netns, **more).result
+
+    def check(self, conf: JSON, netns: str, result: JSON, **more: str) -> Answer:
+        """A CHECK with the result of ADD."""
+        return self.call("CHECK", {**conf, "prevResult": result}, netns, **more)
+
+    def clean_up(self) -> None:
+        """Take away what would outlive the namespaces."""
+        for number in list(self.nics):
+            self.remove_nic(number)
+
+
+@pytest.fixture
+def node() -> Iterator[Node]:
+    """A node of its own for each test: network and mount namespace, empty store, no container."""
+    here = {kind: os.open(f"/proc/self/ns/{kind}", os.O_RDONLY) for kind in ("net", "mnt")}
+    folder = os.getcwd()
+    _call(libc.unshare, CLONE_NEWNET | CLONE_NEWNS)
+    made = Node()
+    try:
+        _call(libc.mount, b"none", b"/", None, MS_REC_PRIVATE, None)
+        for target in ("/var/lib/cni", "/run/netns"):
+            _mount("tmpfs", target)
+        _mount("sysfs", "/sys")
+        judge.run("ip", "link", "set", "lo", "up")
+        yield made
+    finally:
+        made.clean_up()
+        # A thread that is just ending still shares the working directory, which setns(2) minds.
+        _call(libc.unshare, CLONE_FS)
+        for kind, flag in (("net", CLONE_NEWNET), ("mnt", CLONE_NEWNS)):
+            _call(libc.setns, here[kind], flag)
+            os.close(here[kind])
+        os.chdir(folder)
+
+
+@pytest.fixture
+def conf() -> Callable[..., JSON]:
+    """A network configuration: an l3 pair with one IPv4 address unless told otherwise."""
+
+    def make(**keys: Any) -> JSON:
+        base = {
+            "cniVersion": "1.1.0",
+            "name": "net",
+            "type": "netkit",
+            "ipam": {
+                "type": "host-local",
+                "ranges": [[{"subnet": "10.1.0.0/24"}]],
+                "routes": [{"dst": "0.0.0.0/0"}],
+            },
+        }
+        base.update(keys)
+        return {key: value for key, value in base.items() if value is not None}
+
+    return make
+
+
+DUAL_STACK = {
+    "type": "host-local",
+    "ranges": [[{"subnet": "10.1.0.0/24"}], [{"subnet": "fd00:1::/64"}]],
+    "routes": [{"dst": "0.0.0.0/0"}, {"dst": "::/0"}],
+}
+
+
+@pytest.fixture
+def dual_stack() -> JSON:
+    """An IPAM that gives an IPv4 and an IPv6 address, with default routes."""
+    return json.loads(json.dumps(DUAL_STACK))  # type: ignore[no-any-return]
+
+
+def executable() -> list[str]:
+    """The plugin as a process."""
+    return [sys.executable, "-m", "cni_netkit"]
+
+
+Conf = Callable[..., JSON]
+Environment = Mapping[str, str]

@@ -1,0 +1,197 @@
+"""Judges of what stands in the kernel: ip(8), ping(8), nft(8), raw netlink. Nothing of the plugin."""
+
+import json
+import os
+import socket
+import struct
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+DEADLINE = 20.0
+"""Seconds to wait for a condition that the kernel brings about on its own."""
+
+NETLINK_GENERIC = 16
+
+
+def run(*command: str, netns: str = "", check: bool = True) -> str:
+    """Run a command, in a named namespace if given; its standard output."""
+    prefix = ["ip", "netns", "exec", netns] if netns else []
+    done = subprocess.run([*prefix, *command], capture_output=True, text=True)
+    if check and done.returncode:
+        raise AssertionError(f"{' '.join(command)}: {done.returncode}\n{done.stdout}{done.stderr}")
+    return done.stdout
+
+
+def ip(*arguments: str, netns: str = "") -> Any:
+    """What `ip -j -d` says, as objects."""
+    where = ["-n", netns] if netns else []
+    text = run("ip", "-j", "-d", *where, *arguments)
+    return json.loads(text) if text.strip() else []
+
+
+def link(name: str, netns: str = "") -> Any:
+    """One device as ip(8) sees it, or None."""
+    return next((each for each in ip("link", netns=netns) if each["ifname"] == name), None)
+
+
+def netkit(name: str, netns: str = "") -> Any:
+    """The netkit attributes of a device as ip(8) sees them."""
+    found = link(name, netns)
+    assert found is not None, f"no device {name}"
+    assert found["linkinfo"]["info_kind"] == "netkit", found["linkinfo"]
+    return found["linkinfo"]["info_data"]
+
+
+def addresses(name: str, netns: str = "") -> set[str]:
+    """Addresses of a device, link-local ones left out."""
+    (found,) = ip("addr", "show", "dev", name, netns=netns)
+    return {
+        f"{each['local']}/{each['prefixlen']}"
+        for each in found["addr_info"]
+        if each["scope"] != "link"
+    }
+
+
+def routes(netns: str = "", family: str = "-4") -> dict[str, Any]:
+    """Routes of the main table by destination."""
+    return {each["dst"]: each for each in ip(family, "route", netns=netns)}
+
+
+def pings(address: str, netns: str = "", *, source: str = "") -> bool:
+    """Whether one echo request is answered; there is no second try."""
+    options = ["-I", source] if source else []
+    command = ["ping", "-c", "1", "-W", "2", *options, address]
+    prefix = ["ip", "netns", "exec", netns] if netns else []
+    return subprocess.run([*prefix, *command], capture_output=True).returncode == 0
+
+
+def wait_for(condition: Callable[[], Any], what: str) -> Any:
+    """Wait until the condition holds; fail at the deadline."""
+    deadline = time.monotonic() + DEADLINE
+    while not (value := condition()):
+        assert time.monotonic() < deadline, f"not within {DEADLINE} s: {what}"
+        os.sched_yield()
+    return value
+
+
+def files(folder: str) -> dict[str, bytes]:
+    """Every file below a folder with its contents."""
+    return {str(path): path.read_bytes() for path in Path(folder).rglob("*") if path.is_file()}
+
+
+def world(*netns: str) -> dict[str, Any]:
+    """Everything that an ADD may change, to be compared before and after."""
+    seen: dict[str, Any] = {}
+    for name in ("", *netns):
+        seen[f"links {name}"] = {
+            each["ifname"]: (each["ifindex"], each["flags"], each["mtu"])
+            for each in ip("link", netns=name)
+        }
+        seen[f"addresses {name}"] = {
+            each["ifname"]: sorted(
+                (item["local"], item["prefixlen"]) for item in each["addr_info"]
+            )
+            for each in ip("addr", netns=name)
+        }
+        for family in ("-4", "-6"):
+            found = ip(family, "route", "show", "table", "all", netns=name)
+            seen[f"routes {family} {name}"] = sorted(
+                json.dumps({key: each[key] for key in ("dst", "dev", "type") if key in each})
+                for each in found
+            )
+    seen["nftables"] = run("nft", "list", "ruleset")
+    seen["leases"] = {nic: leases(nic) for nic in devices_of_the_lab()}
+    store = "/var/lib/cni"
+    ignored = ("/lock", "last_reserved_ip.")
+    seen["files"] = {
+        name: content
+        for name, content in files(store).items()
+        if not any(part in name for part in ignored)
+    }
+    return seen
+
+
+def devices_of_the_lab() -> list[str]:
+    """The netdevsim NICs of this namespace that are up."""
+    found = []
+    for each in ip("link"):
+        driver = Path("/sys/class/net", each["ifname"], "device/subsystem")
+        if driver.exists() and driver.resolve().name == "netdevsim" and "UP" in each["flags"]:
+            found.append(each["ifname"])
+    return found
+
+
+def leases(nic: str) -> dict[int, tuple[int, int]]:
+    """Leased receive queues of a NIC: its queue -> (index, queue) of the device that has it."""
+    index = socket.if_nametoindex(nic)
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_GENERIC) as sock:
+        sock.bind((0, 0))
+        sock.settimeout(DEADLINE)
+        family = _family(sock, b"netdev\0")
+        body = struct.pack("=BBH", 10, 1, 0) + _attribute(2, struct.pack("=I", index))
+        sock.send(_message(family, 0x301, body))
+        found = {}
+        for payload in _answers(sock):
+            attributes = _attributes(payload[4:])
+            if struct.unpack("=I", attributes[3])[0] != 0 or 8 not in attributes:
+                continue
+            lease = _attributes(attributes[8])
+            other = _attributes(lease[2])
+            number = struct.unpack("=I", attributes[1])[0]
+            found[number] = (
+                struct.unpack("=I", lease[1])[0],
+                struct.unpack("=I", other[1])[0],
+            )
+    return found
+
+
+def netkit_room(name: str) -> tuple[int, int]:
+    """headroom and tailroom of a netkit device in bytes, which ip(8) does not show."""
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE) as sock:
+        sock.settimeout(DEADLINE)
+        sock.send(_message(18, 0x5, struct.pack("=BxHiII", 0, 0, socket.if_nametoindex(name), 0, 0)))
+        (payload,) = _answers(sock)
+    data = _attributes(_attributes(_attributes(payload[16:])[18])[2])
+    return struct.unpack("=H", data[8])[0], struct.unpack("=H", data[9])[0]
+
+
+def _family(sock: socket.socket, name: bytes) -> int:
+    sock.send(_message(16, 0x5, struct.pack("=BBH", 3, 1, 0) + _attribute(2, name)))
+    family = 0
+    for payload in _answers(sock):
+        family = struct.unpack("=H", _attributes(payload[4:])[1])[0]
+    return family
+
+
+def _message(kind: int, flags: int, body: bytes) -> bytes:
+    return struct.pack("=IHHII", 16 + len(body), kind, flags, 1, 0) + body
+
+
+def _attribute(kind: int, value: bytes) -> bytes:
+    return struct.pack("=HH", 4 + len(value), kind) + value + bytes(-len(value) % 4)
+
+
+def _attributes(data: bytes) -> dict[int, bytes]:
+    found = {}
+    while len(data) >= 4:
+        length, kind = struct.unpack_from("=HH", data)
+        found[kind & 0x3FFF] = data[4:length]
+        data = data[(length + 3) & ~3 :]
+    return found
+
+
+def _answers(sock: socket.socket) -> list[bytes]:
+    answers = []
+    while True:
+        data = sock.recv(1 << 17)
+        while len(data) >= 16:
+            length, kind = struct.unpack_from("=IH", data)
+            if kind in (2, 3):
+                code = struct.unpack_from("=i", data, 16)[0]
+                assert code == 0, f"netlink: {os.strerror(-code)}"
+                return answers
+            answers.append(data[16:length])
+            data = data[(length + 3) & ~3 :]

@@ -1,0 +1,235 @@
+"""What the kernel refuses about leases comes out as an error that says whose fault it is.
+
+The rows of the table are those of net/core/netdev-genl.c (netdev_nl_queue_create_doit()) and
+drivers/net/netkit.c (netkit_queue_create()). What a configuration can cause is caused by one; the
+rest by the step itself, acting on a world that has changed under it.
+"""
+
+import errno
+import json
+import subprocess
+from collections.abc import Iterator
+
+import pytest
+
+from cni_netkit.attachment import Attachment
+from cni_netkit.kernel.errors import KernelError
+from cni_netkit.kernel.namespace import Namespace
+from cni_netkit.spec.errors import CNIError
+from cni_netkit.state import Store
+from cni_netkit.steps.base import Outcome, World
+from cni_netkit.steps.lease import Leases
+from cni_netkit.world import holders
+from tests.kernel import judge
+from tests.kernel.conftest import Conf, Node, executable
+
+
+@pytest.fixture
+def world(node: Node) -> Iterator[World]:
+    """A container whose eth0 is a netkit peer with room for two leases; nk0 is its primary."""
+    c = node.container()
+    judge.run(
+        *("ip", "link", "add", "nk0", "type", "netkit", "mode", "l3"),
+        *("peer", "name", "eth0", "numrxqueues", "3", "netns", c),
+    )
+    store = Store()
+    host, container = Namespace.current(), Namespace.at(f"/run/netns/{c}")
+    yield World(
+        attachment=Attachment("net", "c", "eth0"),
+        host=host,
+        container=container,
+        ipam=None,
+        holders=lambda nic: holders(store, nic),
+        lock=store.lock,
+    )
+    host.close()
+    container.close()
+
+
+def lease(world: World, nic: str, count: int = 1, pool: tuple[int, ...] = (7, 6, 5)) -> Outcome:
+    """Take a lease for eth0 of the container."""
+    assert world.container is not None
+    found = world.container.link(name="eth0")
+    assert found is not None
+    outcome = Outcome(container_index=found.index)
+    Leases(nic, "eth0", count, pool).do(world, outcome)
+    return outcome
+
+
+def refusal(world: World, nic: str, **more: object) -> CNIError:
+    """The error of a lease that must fail."""
+    with pytest.raises(CNIError) as caught:
+        lease(world, nic, **more)  # type: ignore[arg-type]
+    return caught.value
+
+
+def test_without_the_capability(node: Node, conf: Conf) -> None:
+    """Without CAP_NET_ADMIN: error 104, EPERM, run as root."""
+    nic, c = node.nic(), node.container()
+    environment = {
+        "CNI_COMMAND": "ADD",
+        "CNI_CONTAINERID": "c",
+        "CNI_NETNS": f"/run/netns/{c}",
+        "CNI_IFNAME": "eth0",
+        "CNI_PATH": "/opt/cni/bin",
+        "PATH": "/usr/sbin:/usr/bin",
+    }
+    before = judge.world(c)
+    done = subprocess.run(
+        ["setpriv", "--bounding-set=-net_admin", "--inh-caps=-net_admin", *executable()],
+        input=json.dumps(conf(lease={"device": nic})).encode(),
+        env=environment,
+        capture_output=True,
+    )
+    assert done.returncode == 1
+    error = json.loads(done.stdout)
+    assert error["code"] == 104
+    assert "EPERM" in error["msg"]
+    assert "root" in error["details"]
+    assert judge.world(c) == before
+
+
+def test_nic_absent(node: Node, conf: Conf) -> None:
+    """Error 102 names the device that lease.device asks for."""
+    error = node.call("ADD", conf(lease={"device": "mlx9"}), node.container()).error
+    assert error["code"] == 102
+    assert "mlx9" in error["msg"]
+
+
+def test_nic_vanishes_at_that_moment(world: World) -> None:
+    """The step itself finds no NIC: error 102."""
+    assert refusal(world, "mlx9").code == 102
+
+
+def test_device_absent(node: Node, world: World) -> None:
+    """ENODEV for the virtual device: error 102 with the kernel's errno."""
+    nic = node.nic()
+    with pytest.raises(CNIError) as caught:
+        Leases(nic, "eth0", 1, (7,)).do(world, Outcome(container_index=4711))
+    assert caught.value.code == 102
+    assert "ENODEV" in caught.value.message
+
+
+def test_unknown_namespace_id(node: Node, world: World) -> None:
+    """ENONET says that the NIC's namespace is not known by that id."""
+    nic = node.nic()
+    assert world.container is not None
+    found, lessor = world.container.link(name="eth0"), world.host.link(name=nic)
+    assert found is not None
+    assert lessor is not None
+    with pytest.raises(KernelError) as caught:
+        world.container.lease("lease queue 7", found.index, lessor.index, 7, 4711)
+    assert caught.value.errno == errno.ENONET
+
+
+def test_device_is_a_real_nic(node: Node, world: World) -> None:
+    """EINVAL "Device is not a virtual device": error 104 with the text."""
+    nic = node.nic()
+    other = node.nic()
+    judge.run("ip", "link", "set", other, "netns", world.inside.netns.path)
+    found = world.inside.link(name=other)
+    assert found is not None
+    with pytest.raises(CNIError) as caught:
+        Leases(nic, other, 1, (7,)).do(world, Outcome(container_index=found.index))
+    assert caught.value.code == 104
+    assert "not a virtual device" in caught.value.message
+
+
+def test_device_is_no_netkit(node: Node, world: World) -> None:
+    """EINVAL "Device does not support queue creation": error 104 with the text."""
+    nic = node.nic()
+    judge.run("ip", "link", "add", "d0", "netns", world.inside.netns.path, "type", "dummy")
+    found = world.inside.link(name="d0")
+    assert found is not None
+    with pytest.raises(CNIError) as caught:
+        Leases(nic, "d0", 1, (7,)).do(world, Outcome(container_index=found.index))
+    assert caught.value.code == 104
+    assert "does not support queue creation" in caught.value.message
+
+
+@pytest.mark.parametrize("kind", ["dummy", "veth", "bridge"])
+def test_nic_is_virtual(node: Node, conf: Conf, world: World, kind: str) -> None:
+    """Error 102, by the configuration and, should it slip through, by the kernel's word."""
+    judge.run("ip", "link", "add", "v0", "type", kind)
+    judge.run("ip", "link", "set", "v0", "up")
+    error = node.call("ADD", conf(lease={"device": "v0"}), node.container()).error
+    assert error["code"] == 102
+    assert "virtual" in error["msg"]
+    caught = refusal(world, "v0", pool=(0,))
+    assert caught.code == 102
+    assert "virtual device" in caught.message
+
+
+def test_nic_without_queue_management(node: Node, conf: Conf) -> None:
+    """A NIC whose driver cannot lend queues (here a virtual function): 102 from ADD, 50 from STATUS."""
+    nic = node.virtual_function()
+    c = node.container()
+    before = judge.world(c)
+    configuration = conf(lease={"device": nic, "queues": [0]})
+    error = node.call("ADD", configuration, c).error
+    assert error["code"] == 102
+    assert "does not support queue management" in error["msg"]
+    assert judge.world(c) == before
+    assert node.call("STATUS", configuration).error["code"] == 50
+
+
+def test_nic_is_down(node: Node, conf: Conf) -> None:
+    """Error 102 says how to bring it up."""
+    nic = node.nic(up=False)
+    error = node.call("ADD", conf(lease={"device": nic}), node.container()).error
+    assert error["code"] == 102
+    assert error["details"] == f"ip link set {nic} up"
+
+
+def test_queue_number_too_high(node: Node, conf: Conf, world: World) -> None:
+    """Error 102, by the configuration and by the kernel's ERANGE; STATUS says 50."""
+    nic = node.nic(queues=4)
+    configuration = conf(lease={"device": nic, "queues": "2-5"})
+    error = node.call("ADD", configuration, node.container()).error
+    assert error["code"] == 102
+    assert "4 receive queues" in error["msg"]
+    assert "4, 5" in error["msg"]
+    assert node.call("STATUS", configuration).error["code"] == 50
+    caught = refusal(world, nic, pool=(5,))
+    assert caught.code == 102
+    assert "ERANGE" in caught.message
+
+
+def test_queue_taken_by_a_lease(node: Node, conf: Conf, world: World) -> None:
+    """EBUSY moves on to the next queue; with none left it is error 101 that names the holder."""
+    nic, c = node.nic(), node.container()
+    node.add(conf(lease={"device": nic}), c)
+    error = refusal(world, nic, pool=(7,))
+    assert error.code == 101
+    assert f"queue 7 is held by eth0 of container container-{c}" in error.details
+    assert lease(world, nic, pool=(7, 6)).leases == [[6, 1]]
+
+
+def test_second_nic(node: Node, world: World) -> None:
+    """All leases of a device come from one NIC: error 104 with the kernel's text."""
+    one, two = node.nic(), node.nic()
+    lease(world, one)
+    error = refusal(world, two)
+    assert error.code == 104
+    assert "Leasing queues from different devices not supported" in error.message
+    assert "one NIC" in error.details
+
+
+def test_primary_of_a_pair(node: Node, world: World) -> None:
+    """Only the peer end leases: error 104 with the kernel's text."""
+    nic = node.nic()
+    judge.run("ip", "link", "set", "nk0", "netns", world.inside.netns.path)
+    found = world.inside.link(name="nk0")
+    assert found is not None
+    with pytest.raises(CNIError) as caught:
+        Leases(nic, "nk0", 1, (7,)).do(world, Outcome(container_index=found.index))
+    assert caught.value.code == 104
+    assert "netkit can only lease against the peer device" in caught.value.message
+
+
+def test_more_leases_than_the_device_has_room_for(node: Node, world: World) -> None:
+    """num_rx_queues is the limit: error 104 with the kernel's text."""
+    nic = node.nic()
+    error = refusal(world, nic, count=3, pool=(7, 6, 5))
+    assert error.code == 104
+    assert "maximum queue limit reached" in error.message

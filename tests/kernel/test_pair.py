@@ -1,0 +1,116 @@
+"""Pairs: connectivity directly after ADD, the devices as configured, nothing left after DEL."""
+
+import pytest
+
+from tests.kernel import judge
+from tests.kernel.conftest import JSON, Conf, Node
+
+MODES = pytest.mark.parametrize("mode", ["l3", "l2"])
+
+
+@MODES
+def test_host_and_container_reach_each_other_directly_after_add(
+    node: Node, conf: Conf, dual_stack: JSON, mode: str
+) -> None:
+    """IPv4 and IPv6, both directions, first packet answered."""
+    c = node.container()
+    node.add(conf(mode=mode, ipam=dual_stack), c)
+    assert judge.pings("fd00:1::2")
+    assert judge.pings("10.1.0.2")
+    assert judge.pings("10.1.0.1", c)
+    assert judge.pings("fd00:1::1", c)
+
+
+@MODES
+def test_containers_reach_each_other(
+    node: Node, conf: Conf, dual_stack: JSON, mode: str
+) -> None:
+    """From container to container through the host, IPv4 and IPv6."""
+    one, two = node.container(), node.container()
+    node.add(conf(mode=mode, ipam=dual_stack), one)
+    node.add(conf(mode=mode, ipam=dual_stack), two)
+    assert judge.pings("10.1.0.3", one)
+    assert judge.pings("fd00:1::3", one)
+    assert judge.pings("10.1.0.2", two)
+
+
+@MODES
+def test_result_describes_what_the_kernel_has(
+    node: Node, conf: Conf, dual_stack: JSON, mode: str
+) -> None:
+    """Interfaces, MTU, MAC (l2), sandbox, addresses with their interface."""
+    c = node.container()
+    result = node.add(conf(mode=mode, ipam=dual_stack, mtu=1400), c)
+    host, inside = result["interfaces"]
+    assert judge.link(host["name"])["mtu"] == 1400 == host["mtu"]
+    assert inside["name"] == "eth0"
+    assert inside["sandbox"] == f"/run/netns/{c}"
+    assert "sandbox" not in host
+    if mode == "l2":
+        assert inside["mac"] == judge.link("eth0", c)["address"]
+        assert host["mac"] == judge.link(host["name"])["address"]
+    else:
+        assert "mac" not in inside
+    assert {each["address"] for each in result["ips"]} == judge.addresses("eth0", c)
+    assert all(each["interface"] == 1 for each in result["ips"])
+    assert judge.netkit("eth0", c)["mode"] == mode
+
+
+def test_del_leaves_nothing(node: Node, conf: Conf, dual_stack: JSON) -> None:
+    """Links, addresses, routes, rules, files and records are as before, and DEL can be repeated."""
+    c = node.container()
+    before = judge.world(c)
+    configuration = conf(ipam=dual_stack, ipMasq=True)
+    node.add(configuration, c)
+    assert judge.world(c) != before
+    for _ in range(3):
+        assert node.call("DEL", configuration, c).ok
+    assert judge.world(c) == before
+
+
+def test_device_attributes_are_as_configured(node: Node, conf: Conf) -> None:
+    """Policies, scrub, headroom, tailroom as ip(8) shows them; name and alias as promised."""
+    c = node.container()
+    result = node.add(
+        conf(
+            policy="blackhole",
+            peerPolicy="blackhole",
+            scrub="none",
+            peerScrub="none",
+            headroom=64,
+            tailroom=32,
+        ),
+        c,
+    )
+    name = result["interfaces"][0]["name"]
+    assert name.startswith("nk")
+    assert len(name) == 13
+    found = judge.netkit(name)
+    assert (found["policy"], found["peer_policy"]) == ("blackhole", "blackhole")
+    assert (found["scrub"], found["peer_scrub"]) == ("none", "none")
+    assert judge.netkit_room(name) == (64, 32)
+    assert judge.link(name)["ifalias"] == f"cni-netkit net container-{c} eth0"
+
+
+def test_masqueraded_to_a_third_namespace(node: Node, conf: Conf, dual_stack: JSON) -> None:
+    """A host outside that knows no route back sees the node's address, IPv4 and IPv6."""
+    outside = node.container()
+    judge.run("ip", "link", "add", "up0", "type", "veth", "peer", "name", "up1", "netns", outside)
+    for arguments in (
+        ("addr", "add", "192.0.2.1/24", "dev", "up0"),
+        ("addr", "add", "2001:db8::1/64", "dev", "up0", "nodad"),
+        ("link", "set", "up0", "up"),
+        ("-n", outside, "addr", "add", "192.0.2.2/24", "dev", "up1"),
+        ("-n", outside, "addr", "add", "2001:db8::2/64", "dev", "up1", "nodad"),
+        ("-n", outside, "link", "set", "up1", "up"),
+    ):
+        judge.run("ip", *arguments)
+    c = node.container()
+    plain = conf(ipam=dual_stack)
+    node.add(plain, c)
+    assert not judge.pings("192.0.2.2", c), "without masquerading there is no way back"
+    assert node.call("DEL", plain, c).ok
+    node.add(conf(ipam=dual_stack, ipMasq=True), c)
+    assert judge.pings("192.0.2.2", c)
+    assert judge.pings("2001:db8::2", c)
+    assert judge.pings("10.1.0.1", c), "the gateway is reached without"
