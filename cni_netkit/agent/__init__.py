@@ -1,0 +1,1 @@
+"""The resident agent, which answers what the launcher hands to it."""
