@@ -8,8 +8,8 @@ ARG BASE=debian:bookworm-slim
 
 FROM ${BASE} AS build
 RUN apt-get update \
-    && apt-get install --yes --no-install-recommends ca-certificates python3-venv
-COPY pyproject.toml README.md LICENSE install.sh /src/
+    && apt-get install --yes --no-install-recommends ca-certificates gcc libc6-dev python3-venv
+COPY pyproject.toml hatch_build.py README.md LICENSE install.sh /src/
 COPY cni_netkit /src/cni_netkit
 RUN /src/install.sh
 
