@@ -7,6 +7,7 @@ from typing import Any, Protocol, TypeVar
 
 from pydantic import ValidationError
 
+from cni_netkit.spec import version as versions
 from cni_netkit.spec.config import Foreign, fold_keys
 from cni_netkit.spec.errors import CNIError, Code
 from cni_netkit.spec.result import Result
@@ -65,17 +66,35 @@ def requested(context: Context) -> list[str]:
     arguments = context.config.get("args")
     cni = arguments.get("cni") if isinstance(arguments, dict) else None
     if isinstance(cni, dict):
-        found += map(str, cni.get("ips") or ())
+        found += _listed("args.cni.ips", cni.get("ips"))
     return found + capability(context, "ips")
 
 
 def capability(context: Context, name: str) -> list[Any]:
     """A list from runtimeConfig, its key matched without regard to case."""
     runtime = context.config.get("runtimeConfig")
-    for key, value in (runtime or {}).items() if isinstance(runtime, dict) else ():
+    for key, value in runtime.items() if isinstance(runtime, dict) else ():
         if key.lower() == name.lower():
-            return list(value or ())
+            return _listed(f"runtimeConfig.{name}", value)
     return []
+
+
+def _listed(path: str, value: object) -> list[Any]:
+    if value is None:
+        return []
+    if not isinstance(value, list):
+        raise CNIError(Code.INVALID_CONFIGURATION, f"{path}: {value!r} is no list")
+    return value
+
+
+def one_per_family(context: Context, families: Sequence[int]) -> None:
+    """Raises error 7 where the version of the request cannot tell of so many addresses."""
+    if len(set(families)) < len(families) and not versions.at_least(context.version, "0.3.0"):
+        raise CNIError(
+            Code.INVALID_CONFIGURATION,
+            f"ipam: CNI version {context.version} has no more than one address of a family",
+            "configure fewer, or raise cniVersion to 0.3.0 or later",
+        )
 
 
 def believe(model: type[Model], context: Context) -> Model:

@@ -22,14 +22,13 @@ class Delegated:
     def add(self) -> Result:
         """ADD of the plugin; if that fails, its DEL, as the specification wants it."""
         try:
-            answer = self._execute("ADD")
+            return results.read(self._execute("ADD"), self._context.version)
         except CNIError as error:
             try:
                 self._execute("DEL")
             except CNIError as second:
                 error.also(f"undoing failed too: {second.message}")
             raise
-        return results.read(answer, self._context.version)
 
     def delete(self) -> None:
         """DEL of the plugin."""

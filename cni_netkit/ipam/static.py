@@ -1,14 +1,21 @@
 """The static IPAM: addresses as configured, or as the request asks (cf. the reference plugin)."""
 
 from collections.abc import Collection
-from ipaddress import ip_interface, ip_network
+from ipaddress import ip_address, ip_interface
 
 from pydantic import field_validator
 
-from cni_netkit.ipam.base import Context, believe, canonical, requested
+from cni_netkit.ipam.base import (
+    Context,
+    believe,
+    canonical,
+    capability,
+    one_per_family,
+    requested,
+)
 from cni_netkit.spec.config import DNS, Foreign
 from cni_netkit.spec.errors import CNIError, Code
-from cni_netkit.spec.result import JSON, Result
+from cni_netkit.spec.result import JSON, Result, read_route
 
 
 class Address(Foreign):
@@ -22,8 +29,12 @@ class Address(Foreign):
     def _with_prefix(cls, value: str) -> str:
         if "/" not in value:
             raise ValueError(f"{value!r} has no prefix length, for example /24")
+        address, _, prefix = value.partition("/")
         ip_interface(value)
-        return value
+        mapped = canonical(address)
+        if str(mapped) != str(ip_address(address)):  # IPv4 in IPv6 clothes
+            prefix = str(int(prefix) - 96)
+        return str(ip_interface(f"{mapped}/{prefix}"))
 
     @field_validator("gateway")
     @classmethod
@@ -40,10 +51,8 @@ class Config(Foreign):
 
     @field_validator("routes")
     @classmethod
-    def _destinations(cls, value: tuple[JSON, ...]) -> tuple[JSON, ...]:
-        for route in value:
-            ip_network(route.get("dst", ""), strict=False)
-        return value
+    def _readable(cls, value: tuple[JSON, ...]) -> tuple[JSON, ...]:
+        return tuple(map(read_route, value))
 
 
 class Static:
@@ -54,17 +63,14 @@ class Static:
         self._config = believe(Config, context)
 
     def add(self) -> Result:
-        """The addresses of args.cni.ips or the ips capability, else the configured ones and IP=."""
-        ips = [_entry(each.address, each.gateway) for each in self._config.addresses]
-        if asked := requested(self._context):
+        """The addresses of the ips capability, else of args.cni.ips, else configured and IP=."""
+        asked = capability(self._context, "ips") or requested(self._context)
+        if asked:
             ips = [_entry(_checked(text), None) for text in asked]
         else:
-            ips += [
-                _entry(_checked(text.strip()), None)
-                for text in self._context.arguments.get("IP", "").split(",")
-                if text.strip()
-            ]
-        self._apply_gateways(ips)
+            ips = [_entry(each.address, each.gateway) for each in self._config.addresses]
+            ips += self._of_arguments()
+        one_per_family(self._context, [ip_interface(ip["address"]).version for ip in ips])
         if not ips:
             raise CNIError(
                 Code.NO_ADDRESS,
@@ -89,7 +95,13 @@ class Static:
     def collect(self, valid: Collection[tuple[str, str]]) -> None:
         """Nothing was reserved."""
 
-    def _apply_gateways(self, ips: list[JSON]) -> None:
+    def _of_arguments(self) -> list[JSON]:
+        """IP and GATEWAY of CNI_ARGS; a gateway belongs to the addresses in whose subnet it is."""
+        ips = [
+            _entry(_checked(text.strip()), None)
+            for text in self._context.arguments.get("IP", "").split(",")
+            if text.strip()
+        ]
         for text in filter(None, self._context.arguments.get("GATEWAY", "").split(",")):
             try:
                 gateway = canonical(text.strip())
@@ -100,15 +112,16 @@ class Static:
             for entry in ips:
                 if gateway in ip_interface(entry["address"]).network:
                     entry["gateway"] = str(gateway)
+        return ips
 
 
 def _entry(address: str, gateway: str | None) -> JSON:
     return {"address": address} | ({"gateway": gateway} if gateway else {})
 
 
-def _checked(text: str) -> str:
+def _checked(text: object) -> str:
     try:
-        return Address(address=text).address
+        return Address.model_validate({"address": text}).address
     except ValueError:
         raise CNIError(
             Code.INVALID_CONFIGURATION,
