@@ -83,20 +83,33 @@ def parse_queues(value: object) -> tuple[int, ...]:
     return tuple(sorted(set(numbers)))
 
 
+def without_null(given: object) -> object:
+    """Leave out keys whose value is null: for Go, that writes them, they are absent."""
+    if not isinstance(given, Mapping):
+        return given
+    return {key: value for key, value in given.items() if value is not None}
+
+
 class Model(BaseModel):
     """Strict: no unknown keys, no silent conversion of types."""
 
-    model_config = ConfigDict(
-        extra="forbid", strict=True, frozen=True, alias_generator=to_camel, populate_by_name=True
-    )
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, alias_generator=to_camel)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _null_is_absent(cls, given: object) -> object:
+        return without_null(given)
 
 
 class Foreign(BaseModel):
     """Words of others (the specification, runtimes): what we do not know is not our business."""
 
-    model_config = ConfigDict(
-        extra="ignore", frozen=True, alias_generator=to_camel, populate_by_name=True
-    )
+    model_config = ConfigDict(extra="ignore", frozen=True, alias_generator=to_camel)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _null_is_absent(cls, given: object) -> object:
+        return without_null(given)
 
 
 class DNS(Foreign):
@@ -108,20 +121,12 @@ class DNS(Foreign):
     options: tuple[str, ...] = ()
 
 
-def _no_null(value: object) -> object:
-    """Go writes an empty list as null."""
-    return () if value is None else value
-
-
-Names = Annotated[tuple[str, ...], BeforeValidator(_no_null)]
-
-
 class CapabilityDNS(Foreign):
     """The dns capability: other names than in the configuration (CNI conventions document)."""
 
-    servers: Names = ()
-    searches: Names = ()
-    options: Names = ()
+    servers: tuple[str, ...] = ()
+    searches: tuple[str, ...] = ()
+    options: tuple[str, ...] = ()
 
 
 class RuntimeConfig(Foreign):
@@ -262,8 +267,8 @@ def believe(raw: Mapping[str, Any], requested_mac: str | None = None) -> NetConf
         for key, value in raw.items()
         if key not in FOREIGN_KEYS and not key.startswith("cni.dev/")
     }
-    own = {key: value for key, value in own.items() if value is not None}
-    runtime = own.get("runtimeConfig", {})
+    runtime = own.get("runtimeConfig")
+    runtime = {} if runtime is None else runtime
     if isinstance(runtime, dict):
         runtime = fold_keys(RuntimeConfig, runtime)
         if isinstance(runtime.get("dns"), dict):

@@ -63,10 +63,12 @@ def read(
             f"known verbs: {', '.join(verbs)}",
         )
     if command == "VERSION":
-        return Request(command, _version_asked_for(_read(stdin)))
+        return Request(command, _version_asked_for(stdin))
     _check_environment(command, verb, environment)
     config = _decode(_read(stdin))
-    version = versions.negotiate(config.get("cniVersion", versions.SUPPORTED[0]))
+    asked = config.get("cniVersion")
+    # As in Go, an empty string and null say as little as no key at all.
+    version = versions.negotiate(versions.SUPPORTED[0] if asked in (None, "") else asked)
     if not versions.at_least(version, verb.since):
         raise CNIError(
             Code.INCOMPATIBLE_VERSION,
@@ -97,10 +99,14 @@ def check_ifname(name: str) -> str | None:
     """Say what keeps `name` from being an interface name, if anything (dev_valid_name())."""
     if not name or name in (".", ".."):
         return "is empty, '.' or '..'"
-    if len(name.encode()) > IFNAME_BYTES:
+    try:
+        size = len(name.encode())
+    except UnicodeEncodeError:
+        return "is not UTF-8"
+    if size > IFNAME_BYTES:
         return f"is longer than {IFNAME_BYTES} bytes"
-    if any(character in "/:" or character.isspace() for character in name):
-        return "has a '/', a ':' or a space in it"
+    if any(character in "/:\0" or character.isspace() for character in name):
+        return "has a '/', a ':', a space or a zero byte in it"
     return None
 
 
@@ -185,10 +191,10 @@ def _check_name(config: Mapping[str, Any]) -> None:
         )
 
 
-def _version_asked_for(stdin: bytes) -> str:
-    """The version in which to answer VERSION: that of the input where we speak it."""
+def _version_asked_for(stdin: Callable[[], bytes]) -> str:
+    """The version in which to answer VERSION: that of the input where there is one we speak."""
     try:
-        asked = json.loads(stdin).get("cniVersion")
-    except (ValueError, AttributeError, RecursionError):
+        asked = json.loads(stdin()).get("cniVersion")
+    except (OSError, ValueError, AttributeError, RecursionError):
         return versions.NEWEST
     return asked if asked in versions.SUPPORTED else versions.NEWEST

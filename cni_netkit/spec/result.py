@@ -5,14 +5,20 @@ Inside the plugin there is one form, that of 1.1.0; `render` and `read` convert 
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from ipaddress import ip_interface, ip_network
+from ipaddress import ip_address, ip_interface, ip_network
 from typing import Any
 
 from cni_netkit.spec import version as versions
 from cni_netkit.spec.errors import CNIError, Code
 
-ONLY_SINCE_1_1 = ("mtu", "socketPath", "pciID")
-ROUTE_FIELDS_SINCE_1_1 = ("mtu", "advmss", "priority", "table", "scope")
+INTERFACE_FIELDS_SINCE_1_0 = ("mtu", "socketPath", "pciID")
+"""What containernetworking's conversions leave out below 1.0.0; of a route they keep everything."""
+
+RESULT_KEYS = ("cniVersion", "interfaces", "ips", "routes", "dns", "ip4", "ip6")
+INTERFACE_KEYS = ("name", "mac", "mtu", "sandbox", "socketPath", "pciID")
+IP_KEYS = ("address", "gateway", "interface", "version", "ip", "routes")
+ROUTE_NUMBERS = ("mtu", "advmss", "priority", "table", "scope")
+ROUTE_KEYS = ("dst", "gw", *ROUTE_NUMBERS)
 
 JSON = dict[str, Any]
 
@@ -57,11 +63,8 @@ def render(result: Result, version: str) -> JSON:
         return _render_0_2(result, version)
     interfaces: Sequence[JSON] = result.interfaces
     ips: Sequence[JSON] = result.ips
-    routes: Sequence[JSON] = result.routes
-    if not versions.at_least(version, "1.1.0"):
-        interfaces = [_without(ONLY_SINCE_1_1, interface) for interface in interfaces]
-        routes = [_without(ROUTE_FIELDS_SINCE_1_1, route) for route in routes]
     if not versions.at_least(version, "1.0.0"):
+        interfaces = [_without(INTERFACE_FIELDS_SINCE_1_0, each) for each in interfaces]
         ips = [{"version": str(ip_interface(ip["address"]).version), **ip} for ip in ips]
     return _compact(
         {
@@ -69,7 +72,7 @@ def render(result: Result, version: str) -> JSON:
             **result.extensions,
             "interfaces": list(interfaces),
             "ips": list(ips),
-            "routes": list(routes),
+            "routes": list(result.routes),
             "dns": result.dns,
         }
     )
@@ -81,13 +84,14 @@ def read(raw: Mapping[str, Any], version: str) -> Result:
     Keys match without regard to case where Go would. Raises error 6 for what is no result.
     """
     try:
+        raw = fold(raw, RESULT_KEYS)
         version = versions.negotiate(raw.get("cniVersion") or version)
         if not versions.at_least(version, "0.3.0"):
             return _read_0_2(raw)
         return Result(
-            interfaces=tuple(dict(item) for item in raw.get("interfaces") or ()),
+            interfaces=tuple(fold(item, INTERFACE_KEYS) for item in raw.get("interfaces") or ()),
             ips=tuple(_ip(item) for item in raw.get("ips") or ()),
-            routes=tuple(_route(item) for item in raw.get("routes") or ()),
+            routes=tuple(read_route(item) for item in raw.get("routes") or ()),
             dns=_compact(dict(raw.get("dns") or {})),
             extensions={
                 key: value
@@ -101,17 +105,37 @@ def read(raw: Mapping[str, Any], version: str) -> Result:
         ) from None
 
 
-def _ip(raw: Mapping[str, Any]) -> JSON:
+def read_route(raw: object) -> JSON:
+    """Read a route object. Raises ValueError where it is none."""
+    route = _compact(fold(raw, ROUTE_KEYS))
+    destination = route.get("dst")
+    if not isinstance(destination, str) or "/" not in destination:
+        raise ValueError(f"dst {destination!r} is not of the form 10.1.0.0/16")
+    ip_network(destination, strict=False)
+    if "gw" in route:
+        ip_address(route["gw"])
+    for name in ROUTE_NUMBERS:
+        if name in route and type(route[name]) is not int:
+            raise ValueError(f"{name} {route[name]!r} is no number")
+    return route
+
+
+def fold(raw: object, names: Sequence[str]) -> JSON:
+    """Give keys the case of `names`, as Go's JSON decoder does; an exact match wins."""
+    if not isinstance(raw, Mapping):
+        raise ValueError(f"{raw!r} is no JSON object")
+    known = {name.lower(): name for name in names}
+    folded: JSON = {known.get(str(key).lower(), str(key)): value for key, value in raw.items()}
+    return folded | {key: value for key, value in raw.items() if key in names}
+
+
+def _ip(item: object) -> JSON:
+    raw = fold(item, IP_KEYS)
     ip_interface(raw["address"])
     interface = raw.get("interface")
     if interface is not None and (isinstance(interface, bool) or not isinstance(interface, int)):
         raise ValueError(f"interface {interface!r} is no index")
     return _compact({key: value for key, value in raw.items() if key != "version"})
-
-
-def _route(raw: Mapping[str, Any]) -> JSON:
-    ip_network(raw["dst"], strict=False)
-    return _compact(dict(raw))
 
 
 def _render_0_2(result: Result, version: str) -> JSON:
@@ -141,9 +165,9 @@ def _read_0_2(raw: Mapping[str, Any]) -> Result:
     ips: list[JSON] = []
     routes: list[JSON] = []
     for family in ("ip4", "ip6"):
-        if entry := raw.get(family):
+        if entry := fold(raw.get(family) or {}, IP_KEYS):
             ips.append(_ip({"address": entry["ip"], "gateway": entry.get("gateway")}))
-            routes += [_route(route) for route in entry.get("routes") or ()]
+            routes += [read_route(route) for route in entry.get("routes") or ()]
     return Result(ips=tuple(ips), routes=tuple(routes), dns=_compact(dict(raw.get("dns") or {})))
 
 
