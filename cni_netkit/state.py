@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import struct
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -55,7 +56,13 @@ class Record:
     def load(cls, data: bytes) -> "Record":
         """Read JSON back. Raises ValueError, TypeError or KeyError where it is no record."""
         fields = json.loads(data)
-        return cls(**fields | {"attachment": Attachment(**fields["attachment"])})
+        record = cls(**fields | {"attachment": Attachment(**fields["attachment"])})
+        if not (
+            all(isinstance(each, dict) for each in [record.config, record.outcome, *record.steps])
+            and all(isinstance(each, str) for each in vars(record.attachment).values())
+        ):
+            raise ValueError("a field of the record is of another type")
+        return record
 
 
 class Store:
@@ -67,7 +74,6 @@ class Store:
     def create(self, record: Record) -> None:
         """Write a record that must not exist yet. Raises error 103 if it does."""
         path = self._path(record.attachment)
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         try:
             with self._written(path, record) as temporary:
                 os.link(temporary, path)
@@ -90,10 +96,8 @@ class Store:
 
     def remove(self, attachment: Attachment) -> None:
         """Forget an attachment."""
-        path = self._path(attachment)
-        path.unlink(missing_ok=True)
-        with contextlib.suppress(OSError):
-            path.parent.rmdir()
+        # The folder stays: somebody may be about to write another record into it.
+        self._path(attachment).unlink(missing_ok=True)
 
     def all(self, network: str | None = None) -> Iterator[Record]:
         """Every record, or every one of a network."""
@@ -126,24 +130,25 @@ class Store:
 
     @contextlib.contextmanager
     def _written(self, path: Path, record: Record) -> Iterator[Path]:
-        temporary = path.with_name(
-            f".{os.getpid()}-{hashlib.sha256(path.name.encode()).hexdigest()}"
-        )
+        digest = hashlib.sha256(path.name.encode()).hexdigest()
+        temporary = path.with_name(f".{os.getpid()}-{threading.get_native_id()}-{digest}")
         try:
+            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
             with os.fdopen(descriptor, "wb") as file:
                 file.write(record.dump())
             yield temporary
-        except FileExistsError:
-            raise
         except OSError as error:
+            if isinstance(error, FileExistsError) and path.exists():
+                raise
             raise CNIError(
                 Code.IO_FAILURE,
                 f"write the record {path}: {error.strerror}",
                 f"the state of attachments is kept under {self._root}",
             ) from None
         finally:
-            temporary.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
 
     def _load(self, path: Path) -> Record | None:
         try:
