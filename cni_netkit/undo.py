@@ -5,11 +5,17 @@ from collections.abc import Callable
 from cni_netkit.spec.errors import CNIError, Code
 
 
-class Failures:
-    """What could not be undone."""
+def as_internal(error: Exception) -> CNIError:
+    """What an error becomes of which nothing is known here."""
+    return CNIError(Code.INTERNAL, f"{type(error).__name__}: {error}")
 
-    def __init__(self) -> None:
+
+class Failures:
+    """What could not be undone; `translate` makes other errors CNI errors."""
+
+    def __init__(self, translate: Callable[[Exception], CNIError] = as_internal) -> None:
         self._errors: list[CNIError] = []
+        self._translate = translate
 
     def __bool__(self) -> bool:
         return bool(self._errors)
@@ -21,7 +27,10 @@ class Failures:
         except CNIError as error:
             self._errors.append(error)
         except Exception as error:
-            self._errors.append(CNIError(Code.INTERNAL, f"{what}: {error!r}"))
+            failure = self._translate(error)
+            self._errors.append(
+                CNIError(failure.code, f"{what}: {failure.message}", failure.details)
+            )
 
     def add(self, error: CNIError) -> None:
         """Note a failure."""
@@ -45,8 +54,9 @@ class Failures:
 class Undo:
     """A stack of what was done, each entry with the way back."""
 
-    def __init__(self) -> None:
+    def __init__(self, translate: Callable[[Exception], CNIError] = as_internal) -> None:
         self._entries: list[tuple[str, Callable[[], None]]] = []
+        self._translate = translate
 
     def push(self, what: str, action: Callable[[], None]) -> None:
         """Remember how to take something back."""
@@ -54,7 +64,7 @@ class Undo:
 
     def run(self) -> Failures:
         """Take everything back."""
-        failures = Failures()
+        failures = Failures(self._translate)
         while self._entries:
             what, action = self._entries.pop()
             failures.attempt(f"undo: {what}", action)
