@@ -1,0 +1,1 @@
+"""Unit tests: no root, no kernel; a test file per module."""

@@ -1,0 +1,442 @@
+"""The network configuration (cni_netkit.spec.config)."""
+
+from typing import Any
+
+import pytest
+
+from cni_netkit.spec.config import NetConf, believe
+from tests.unit.given import conf, refused
+
+LEASE = {"device": "eth0"}
+MAC = "02:00:00:00:00:01"
+
+
+def attribute(believed: object, path: str) -> Any:
+    """Follow a path of camelCase keys to the value that was believed."""
+    for key in path.split("."):
+        snake = "".join(f"_{c.lower()}" if c.isupper() else c for c in key)
+        believed = getattr(believed, snake.replace("device_i_d", "device_id"))
+    return believed
+
+
+def nested(path: str, value: object) -> dict[str, Any]:
+    """A configuration with `value` at `path`, and around it what makes it possible."""
+    key, _, rest = path.partition(".")
+    around: dict[str, dict[str, Any]] = {
+        "lease": {"pairing": "single"},
+        "ipMasq": {"ipam": {"type": "static"}},
+        "runtimeConfig": {"mode": "l2"},
+    }
+    needed = LEASE if key == "lease" else {}
+    return conf(**{key: {**needed, rest: value} if rest else value}, **around.get(key, {}))
+
+
+DEFAULTS = {
+    "pairing": "pair",
+    "mode": "l3",
+    "policy": "forward",
+    "peerPolicy": "forward",
+    "scrub": "default",
+    "peerScrub": "default",
+    "headroom": 0,
+    "tailroom": 0,
+    "mtu": 0,
+    "ifName": None,
+    "ipam": None,
+    "ipMasq": False,
+    "ipMasqBackend": "nftables",
+    "lease": None,
+    "fallback": "none",
+    "dns": None,
+    "prevResult": None,
+    "log.level": "info",
+    "log.file": None,
+}
+
+GOOD: list[tuple[str, list[Any]]] = [
+    ("pairing", ["pair", "single"]),
+    ("mode", ["l3", "l2"]),
+    ("policy", ["forward", "blackhole"]),
+    ("peerPolicy", ["forward", "blackhole"]),
+    ("scrub", ["default", "none"]),
+    ("peerScrub", ["default", "none"]),
+    ("headroom", [0, 1, 65535]),
+    ("tailroom", [0, 1, 65535]),
+    ("mtu", [0, 68, 1500, 65535]),
+    ("ifName", ["eth1", "x" * 15]),
+    ("ipam", [{"type": "host-local", "anything": 1}]),
+    ("ipMasq", [True, False]),
+    ("ipMasqBackend", ["nftables"]),
+    ("lease.device", ["eth0", "x" * 15]),
+    ("lease.count", [1]),
+    ("lease.workload", ["io_uring", "af_xdp"]),
+    ("fallback", ["none", "veth"]),
+    ("log.level", ["debug", "info", "warning", "error"]),
+    ("log.file", ["/var/log/netkit.log"]),
+    ("runtimeConfig.mac", [MAC]),
+    ("runtimeConfig.deviceID", ["0000:01:00.0"]),
+]
+
+BAD: list[tuple[str, list[Any]]] = [
+    ("pairing", ["", "Pair", "double", 1, True, []]),
+    ("mode", ["", "L3", "l4", 3, {}]),
+    ("policy", ["", "drop", "Forward", 0, False]),
+    ("peerPolicy", ["pass", 1, []]),
+    ("scrub", ["", "yes", False, 0]),
+    ("peerScrub", ["off", True]),
+    ("headroom", [-1, 65536, "16", 1.5, True, []]),
+    ("tailroom", [-1, 65536, "16", 1.0, False]),
+    ("mtu", [-1, 1, 67, 65536, "1500", 1500.0, True]),
+    ("ifName", ["", ".", "..", "a/b", "a:b", "a b", "x" * 16, 5]),
+    ("ipam", ["host-local", [], 5, True]),
+    ("ipMasq", ["true", 1, 0, "yes"]),
+    ("ipMasqBackend", ["iptables", "", 1]),
+    ("lease", ["eth0", [], True, 2]),
+    ("lease.device", ["", "a/b", "x" * 16, 5]),
+    ("lease.count", [0, -1, 1024, "2", 1.5, True]),
+    ("lease.queues", ["", [], "a", "8-", "-8", "11-8", "1,,2", [1.5], ["1"], [True], 8, {}]),
+    ("lease.queues", [[-1], [65536], "65536", "0-99999"]),
+    ("lease.workload", ["", "dpdk", 1]),
+    ("fallback", ["", "macvlan", True, False]),
+    ("dns", ["1.1.1.1", [], 5]),
+    ("dns.nameservers", ["1.1.1.1", [5]]),
+    ("dns.domain", [5, []]),
+    ("log", ["info", []]),
+    ("log.level", ["", "trace", "INFO", 10]),
+    ("log.file", [5, True]),
+    ("runtimeConfig", ["mac", [], 5]),
+    ("runtimeConfig.mac", ["x", "02:00:00:00:00", "02-00-00-00-00-01", "0200.0000.0001", 5]),
+    ("runtimeConfig.mac", ["01:00:00:00:00:01", "00:00:00:00:00:00", "ff:ff:ff:ff:ff:ff"]),
+    ("runtimeConfig.ips", ["10.1.0.2", 5]),
+    ("prevResult", ["", [], 5]),
+]
+
+
+def rows(table: list[tuple[str, list[Any]]]) -> list[tuple[str, Any]]:
+    """One row a value."""
+    return [(path, value) for path, values in table for value in values]
+
+
+@pytest.mark.parametrize(("path", "expected"), DEFAULTS.items())
+def test_default(path: str, expected: object) -> None:
+    """A key that is absent has the value that the contract names first."""
+    assert attribute(believe(conf()), path) == expected
+
+
+@pytest.mark.parametrize(("path", "value"), rows(GOOD))
+def test_good_value(path: str, value: object) -> None:
+    """Every value that the contract promises is believed as it is."""
+    assert attribute(believe(nested(path, value)), path) == value
+
+
+@pytest.mark.parametrize(("path", "value"), rows(BAD))
+def test_bad_value(path: str, value: object) -> None:
+    """Any other value, and any other type, is error 7 with the path; nothing is converted."""
+    with refused(7, path):
+        believe(nested(path, value))
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "words"),
+    [
+        ("mtu", 67, "(found 67)"),
+        ("policy", "drop", "(found 'drop')"),
+        ("lease.queues", "11-8", "11-8"),
+        ("ifName", "a:b", "(found 'a:b')"),
+    ],
+)
+def test_bad_value_is_shown(path: str, value: object, words: str) -> None:
+    """The error shows what was found."""
+    with refused(7, words):
+        believe(nested(path, value))
+
+
+@pytest.mark.parametrize("key", [key for key, _ in GOOD if "." not in key])
+def test_null_is_absent(key: str) -> None:
+    """A key whose value is null has its default, as for Go, that writes such keys."""
+    assert believe(conf(**{key: None})) == believe(conf())
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"lease": {**LEASE, "count": None, "queues": None, "workload": None, "flows": None}},
+        {"log": {"level": None, "file": None}, "lease": LEASE},
+        {"dns": None, "bpf": None, "args": None, "runtimeConfig": None, "lease": LEASE},
+    ],
+)
+def test_null_inside_is_absent(more: dict[str, Any]) -> None:
+    """So it is within an object."""
+    assert believe(conf(**more)) == believe(conf(lease=LEASE))
+
+
+def test_dns_lists_may_be_null() -> None:
+    """The lists of dns may be null: Go writes an empty list so."""
+    believed = believe(conf(dns={"nameservers": None, "search": None, "domain": "a"})).dns
+    assert believed is not None
+    assert (believed.nameservers, believed.search, believed.domain) == ((), (), "a")
+
+
+def test_all_faults_at_once() -> None:
+    """One error 7 names every fault with its path."""
+    with refused(7, "mtu", "mode", "lease.count", "lease.device", "log.level", "ifName"):
+        believe(
+            conf(
+                mtu=1,
+                mode="l4",
+                ifName="a/b",
+                lease={"device": "", "count": 0},
+                log={"level": "loud"},
+            )
+        )
+
+
+@pytest.mark.parametrize(
+    ("more", "path", "value"),
+    [
+        ({"foo": "bar"}, "foo", "'bar'"),
+        ({"lease": {**LEASE, "foo": 17}}, "lease.foo", "17"),
+        ({"log": {"format": "json"}}, "log.format", "'json'"),
+        ({"MTU": 1500}, "MTU", "1500"),
+        ({"peer_policy": "blackhole"}, "peer_policy", "'blackhole'"),
+        ({"cni_version": "1.0.0"}, "cni_version", "'1.0.0'"),
+        ({"netkit/mode": "l2"}, "netkit/mode", "'l2'"),
+    ],
+)
+def test_unknown_key(more: dict[str, Any], path: str, value: str) -> None:
+    """A key that is not in the contract is error 2; details have the key and its value."""
+    with refused(2, path) as error:
+        believe(conf(**more))
+    assert f"{path}: {value}" in error.details
+
+
+def test_all_unknown_keys_at_once() -> None:
+    """Every unknown key is named in one error 2."""
+    with refused(2, "foo: 1", "lease.bar: 2", "log.baz: 3"):
+        believe(conf(foo=1, lease={**LEASE, "bar": 2}, log={"baz": 3}))
+
+
+@pytest.mark.parametrize(
+    ("more", "path"),
+    [
+        ({"bpf": {"primary": "/sys/fs/bpf/x"}}, "bpf"),
+        ({"bpf": {}}, "bpf"),
+        ({"lease": {**LEASE, "flows": "address"}}, "lease.flows"),
+        ({"lease": {**LEASE, "flows": []}}, "lease.flows"),
+    ],
+)
+def test_planned_key(more: dict[str, Any], path: str) -> None:
+    """A key of the contract that is not built yet is error 2, and said to be planned."""
+    with refused(2, f"{path} (planned", f"{path}: "):
+        believe(conf(**more))
+
+
+def test_unknown_and_invalid_together() -> None:
+    """With an invalid value besides, the error is 7, and the unknown key is named as well."""
+    with refused(7, "foo is not supported", "bpf is not supported", "mtu"):
+        believe(conf(foo=1, bpf={}, mtu=1))
+
+
+def test_keys_of_others() -> None:
+    """What the specification, libcni and runtimes put into a configuration is passed over."""
+    believed = believe(
+        conf(
+            args={"cni": {"labels": [{"key": "app", "value": "x"}]}, "org.example": 1},
+            capabilities={"mac": True, "portMappings": True},
+            cniVersions=["1.0.0", "1.1.0"],
+            disableCheck="true",
+            disableGC=True,
+            loadOnlyInlinedPlugins=False,
+            plugins=[],
+            prevResult={"cniVersion": "1.1.0"},
+            **{"cni.dev/valid-attachments": [], "cni.dev/attachments": [], "cni.dev/new": 1},
+        )
+    )
+    assert believed.prev_result == {"cniVersion": "1.1.0"}
+    assert believed.model_copy(update={"prev_result": None}) == believe(conf())
+
+
+@pytest.mark.parametrize(
+    "runtime",
+    [
+        {"portMappings": [{"hostPort": 80}]},
+        {"bandwidth": {"ingressRate": 1}},
+        {"cgroupPath": "/x"},
+        {"aliases": {"net": ["a"]}},
+        {"io.kubernetes.cri.pod-annotations": {"a": "b"}},
+        {"CNIDeviceInfoFile": "/x"},
+        {"mac": ""},
+        {"mac": None, "ips": None, "ipRanges": None, "dns": None, "deviceID": None},
+        {"ips": [], "ipRanges": [], "deviceID": ""},
+    ],
+)
+def test_capabilities_that_say_nothing(runtime: dict[str, Any]) -> None:
+    """Capabilities of other plugins, and empty ones, change nothing."""
+    assert believe(conf(runtimeConfig=runtime)) == believe(conf())
+
+
+@pytest.mark.parametrize(
+    ("dns", "expected"),
+    [
+        ({"Servers": ["1.1.1.1"], "Searches": None, "Options": None}, (("1.1.1.1",), (), ())),
+        ({"servers": ["1.1.1.1"], "searches": ["a"]}, (("1.1.1.1",), ("a",), ())),
+        ({"SERVERS": ["1.1.1.1"], "options": ["ndots:5"]}, (("1.1.1.1",), (), ("ndots:5",))),
+        ({"Servers": ["2.2.2.2"], "servers": ["1.1.1.1"]}, (("1.1.1.1",), (), ())),
+    ],
+)
+@pytest.mark.parametrize("key", ["dns", "DNS"])
+def test_dns_capability_in_any_case(
+    dns: dict[str, Any], expected: tuple[tuple[str, ...], ...], key: str
+) -> None:
+    """containerd writes Servers with Searches null, podman servers: both are understood."""
+    believed = believe(conf(runtimeConfig={key: dns})).runtime_config.dns
+    assert believed is not None
+    assert (believed.servers, believed.searches, believed.options) == expected
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("MAC", MAC),
+        ("Ips", ("10.1.0.2",)),
+        ("IPRanges", (({"subnet": "10.1.0.0/24"},),)),
+        ("deviceid", "0000:01:00.0"),
+    ],
+)
+def test_capability_keys_in_any_case(key: str, value: object) -> None:
+    """Keys of runtimeConfig are matched without regard to case."""
+    runtime = believe(conf(mode="l2", runtimeConfig={key: value})).runtime_config
+    assert value in (runtime.mac, runtime.ips, runtime.ip_ranges, runtime.device_id)
+
+
+@pytest.mark.parametrize(
+    ("capability", "args", "argument", "expected"),
+    [
+        ("02:00:00:00:00:0A", "02:00:00:00:00:0b", "02:00:00:00:00:0c", "02:00:00:00:00:0a"),
+        (None, "02:00:00:00:00:0B", "02:00:00:00:00:0c", "02:00:00:00:00:0b"),
+        ("", "", "02:00:00:00:00:0C", "02:00:00:00:00:0c"),
+        (None, None, None, None),
+    ],
+)
+def test_mac_precedence(
+    capability: str | None, args: str | None, argument: str | None, expected: str | None
+) -> None:
+    """The mac capability goes before args.cni.mac, that before MAC of CNI_ARGS."""
+    raw = conf(mode="l2", runtimeConfig={"mac": capability}, args={"cni": {"mac": args}})
+    assert believe(raw, argument).mac == expected
+
+
+@pytest.mark.parametrize("argument", ["x", "01:00:00:00:00:01"])
+def test_bad_mac_of_arguments(argument: str) -> None:
+    """A MAC of CNI_ARGS is examined like any other."""
+    with refused(7, "mac", argument):
+        believe(conf(mode="l2"), argument)
+
+
+@pytest.mark.parametrize("args", [5, [], {"cni": 5}, {"cni": {"mac": 5}}, {}])
+def test_args_of_any_form(args: object) -> None:
+    """args is free-form: what is not args.cni.mac is not ours."""
+    assert believe(conf(args=args)).mac is None
+
+
+@pytest.mark.parametrize(
+    ("queues", "expected"),
+    [
+        ([14, 15], (14, 15)),
+        ([15, 14, 15], (14, 15)),
+        ("8-11,14", (8, 9, 10, 11, 14)),
+        ("14", (14,)),
+        (" 3 - 4 , 0", (0, 3, 4)),
+        ("1-3,2-4", (1, 2, 3, 4)),
+        ("7-7", (7,)),
+    ],
+)
+def test_pool(queues: object, expected: tuple[int, ...]) -> None:
+    """A pool is a list or ranges; order and duplicates do not matter."""
+    assert attribute(believe(conf(lease={**LEASE, "queues": queues})), "lease.queues") == expected
+
+
+def test_lease_defaults() -> None:
+    """A lease needs a device only: one queue, of any that is free."""
+    lease = believe(conf(lease=LEASE)).lease
+    assert lease is not None
+    assert (lease.count, lease.queues, lease.workload) == (1, None, None)
+
+
+def test_lease_needs_a_device() -> None:
+    """A lease without a device is error 7."""
+    with refused(7, "lease.device"):
+        believe(conf(lease={"count": 1}))
+
+
+@pytest.mark.parametrize("count", [1, 1023])
+def test_lease_count(count: int) -> None:
+    """From 1 to 1023 queues can be leased."""
+    lease = believe(conf(lease={**LEASE, "count": count})).lease
+    assert lease is not None
+    assert lease.count == count
+
+
+IPAM = {"type": "host-local"}
+IMPOSSIBLE = [
+    ({"pairing": "single", "policy": "blackhole"}, "policy"),
+    ({"pairing": "single", "peerPolicy": "blackhole"}, "peerPolicy"),
+    ({"pairing": "single", "scrub": "none"}, "scrub"),
+    ({"pairing": "single", "peerScrub": "none"}, "peerScrub"),
+    ({"pairing": "single", "fallback": "veth"}, "fallback"),
+    ({"pairing": "single", "ipMasq": True, "ipam": IPAM}, "ipMasq"),
+    ({"fallback": "veth", "lease": LEASE}, "lease"),
+    ({"lease": {**LEASE, "workload": "af_xdp"}}, "lease.workload"),
+    ({"lease": {**LEASE, "count": 3, "queues": "1-2"}}, "lease"),
+    ({"runtimeConfig": {"mac": MAC}}, "MAC"),
+    ({"args": {"cni": {"mac": MAC}}}, "MAC"),
+    ({"ipMasq": True}, "ipMasq"),
+    ({"ipam": {}}, "ipam.type"),
+    ({"ipam": {"type": 5}}, "ipam.type"),
+]
+
+
+@pytest.mark.parametrize(("more", "word"), IMPOSSIBLE, ids=str)
+def test_impossible_combination(more: dict[str, Any], word: str) -> None:
+    """What the kernel would refuse is refused first, with error 7 and the reason."""
+    with refused(7, word):
+        believe(conf(**more))
+
+
+def test_every_impossible_combination_is_named() -> None:
+    """Several impossible combinations are told at once."""
+    with refused(7, "policy", "peerScrub", "fallback", "MAC", "ipMasq"):
+        believe(
+            conf(
+                pairing="single",
+                policy="blackhole",
+                peerScrub="none",
+                fallback="veth",
+                ipMasq=True,
+                runtimeConfig={"mac": MAC},
+            )
+        )
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"pairing": "single", "mode": "l2", "runtimeConfig": {"mac": MAC}},
+        {"pairing": "single", "lease": {**LEASE, "workload": "af_xdp"}},
+        {"pairing": "single", "ipam": IPAM, "mtu": 9000, "headroom": 256},
+        {"fallback": "veth", "ipam": IPAM, "ipMasq": True, "scrub": "none"},
+        {"policy": "blackhole", "peerPolicy": "blackhole", "lease": {**LEASE, "count": 2}},
+        {"lease": {**LEASE, "count": 2, "queues": "1-2", "workload": "io_uring"}},
+    ],
+    ids=str,
+)
+def test_possible_combination(more: dict[str, Any]) -> None:
+    """What the kernel takes is taken."""
+    assert isinstance(believe(conf(**more)), NetConf)
+
+
+def test_a_configuration_is_frozen() -> None:
+    """What was believed does not change afterwards."""
+    believed = believe(conf())
+    with pytest.raises(ValueError, match="frozen"):
+        believed.mtu = 5

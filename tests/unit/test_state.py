@@ -1,0 +1,276 @@
+"""Records and locks (cni_netkit.state)."""
+
+import json
+import subprocess
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from cni_netkit.attachment import Attachment
+from cni_netkit.spec.errors import CNIError
+from cni_netkit.state import Record, Store
+from tests.unit.given import record, refused
+
+FIRST = Attachment("net", "c1", "eth0")
+SECOND = Attachment("net", "c2", "eth0")
+ELSEWHERE = Attachment("net2", "c1", "eth0")
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    """A store of its own."""
+    return Store(tmp_path / "netkit")
+
+
+def file_of(tmp_path: Path, attachment: Attachment = FIRST) -> Path:
+    """Where a record lies."""
+    name = f"{attachment.container_id}:{attachment.ifname}.json"
+    return tmp_path / "netkit" / attachment.network / name
+
+
+def test_record_round_trip() -> None:
+    """A record is read as it was written, down to the last field."""
+    written = record(
+        steps=[{"step": "device", "mtu": 1500, "pool": [1, 2]}],
+        outcome={"addresses": [{"address": "10.1.0.2/24"}], "container_nsid": None},
+        complete=True,
+        arguments="IP=10.1.0.2",
+    )
+    assert Record.load(written.dump()) == written
+
+
+def test_create_and_load(store: Store) -> None:
+    """A record that was created can be loaded, one that was not cannot."""
+    store.create(record(FIRST))
+    assert store.load(FIRST) == record(FIRST)
+    assert store.load(SECOND) is None
+
+
+def test_create_is_exclusive(store: Store) -> None:
+    """A second record for an attachment is error 103, and the first stays."""
+    store.create(record(FIRST, arguments="first"))
+    with refused(103, "eth0", "c1", "net"):
+        store.create(record(FIRST, arguments="second"))
+    loaded = store.load(FIRST)
+    assert loaded is not None
+    assert loaded.arguments == "first"
+
+
+def test_one_of_many_creates(store: Store) -> None:
+    """Of many threads that create the same record at once exactly one succeeds."""
+
+    def create(number: int) -> int:
+        try:
+            store.create(record(FIRST, arguments=str(number)))
+        except CNIError as error:
+            return int(error.code)
+        return 0
+
+    with ThreadPoolExecutor(8) as pool:
+        codes = sorted(pool.map(create, range(32)))
+    assert codes == [0] + [103] * 31
+    assert store.load(FIRST) is not None
+
+
+def test_create_while_others_are_removed(store: Store) -> None:
+    """A record can be created while the network's last other one is removed."""
+    attachments = [Attachment("net", f"c{number}", "eth0") for number in range(8)]
+
+    def cycle(attachment: Attachment) -> None:
+        for _ in range(50):
+            store.create(record(attachment))
+            store.remove(attachment)
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(cycle, attachments))
+    assert list(store.all()) == []
+
+
+def test_update(store: Store) -> None:
+    """An update replaces the record."""
+    store.create(record(FIRST))
+    store.update(record(FIRST, complete=True))
+    loaded = store.load(FIRST)
+    assert loaded is not None
+    assert loaded.complete
+
+
+def test_remove(store: Store) -> None:
+    """A removed record is gone, removing it again is no error, and it can be created anew."""
+    store.create(record(FIRST))
+    store.remove(FIRST)
+    store.remove(FIRST)
+    assert store.load(FIRST) is None
+    store.create(record(FIRST))
+
+
+def test_nothing_else_is_left(store: Store, tmp_path: Path) -> None:
+    """Writing leaves no temporary files, whether it succeeds or not."""
+    store.create(record(FIRST))
+    store.update(record(FIRST))
+    with refused(103):
+        store.create(record(FIRST))
+    assert [path.name for path in (tmp_path / "netkit" / "net").iterdir()] == ["c1:eth0.json"]
+
+
+def test_records_are_private(store: Store, tmp_path: Path) -> None:
+    """Only root reads records: a configuration can hold what is not for everybody."""
+    store.create(record(FIRST))
+    assert file_of(tmp_path).stat().st_mode & 0o777 == 0o600
+    assert file_of(tmp_path).parent.stat().st_mode & 0o777 == 0o700
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        b"",
+        b"{",
+        b"\xff\x00",
+        b"null",
+        b"[]",
+        b"{}",
+        b'{"attachment": {}}',
+        b'{"attachment": "net"}',
+    ],
+)
+def test_a_record_that_cannot_be_read(store: Store, tmp_path: Path, damage: bytes) -> None:
+    """A damaged record is like none, for load as for all: DEL then goes by the names."""
+    store.create(record(FIRST))
+    store.create(record(SECOND))
+    file_of(tmp_path).write_bytes(damage)
+    assert store.load(FIRST) is None
+    assert [each.attachment for each in store.all()] == [SECOND]
+    store.remove(FIRST)
+    assert not file_of(tmp_path).exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("steps", "device"),
+        ("steps", ["device"]),
+        ("outcome", None),
+        ("config", []),
+        ("attachment", {"network": "net", "container_id": 5, "ifname": "eth0"}),
+        ("attachment", {"network": "net"}),
+        ("unheard_of", 1),
+    ],
+)
+def test_a_record_with_other_fields(store: Store, tmp_path: Path, name: str, value: object) -> None:
+    """JSON whose fields are not those of a record is no record."""
+    store.create(record(FIRST))
+    fields = json.loads(file_of(tmp_path).read_bytes())
+    file_of(tmp_path).write_text(json.dumps({**fields, name: value}))
+    assert store.load(FIRST) is None
+
+
+def test_a_truncated_record(store: Store, tmp_path: Path) -> None:
+    """Wherever a record was cut off, it is none."""
+    store.create(record(FIRST))
+    whole = file_of(tmp_path).read_bytes()
+    for length in range(len(whole)):
+        file_of(tmp_path).write_bytes(whole[:length])
+        assert store.load(FIRST) is None
+
+
+def test_all(store: Store) -> None:
+    """All records, or all of one network."""
+    for attachment in (SECOND, FIRST, ELSEWHERE):
+        store.create(record(attachment))
+    assert [each.attachment for each in store.all()] == [FIRST, SECOND, ELSEWHERE]
+    assert [each.attachment for each in store.all("net")] == [FIRST, SECOND]
+    assert list(store.all("ne")) == []
+
+
+def test_all_of_nothing(tmp_path: Path) -> None:
+    """A store that was never written to has no records."""
+    assert list(Store(tmp_path / "never").all()) == []
+
+
+def test_a_store_that_cannot_be_written(tmp_path: Path) -> None:
+    """Where the store cannot be, creating a record is error 5 and says where."""
+    (tmp_path / "netkit").write_text("in the way")
+    with refused(5, str(tmp_path / "netkit")):
+        Store(tmp_path / "netkit").create(record(FIRST))
+
+
+def test_lock_excludes_another_thread(store: Store) -> None:
+    """While one thread holds a lock another does not get it, and gets it afterwards."""
+    entered = threading.Event()
+
+    def other() -> None:
+        with store.lock(FIRST):
+            entered.set()
+
+    thread = threading.Thread(target=other)
+    with store.lock(FIRST):
+        thread.start()
+        assert not entered.wait(0.1)
+    assert entered.wait(10)
+    thread.join()
+
+
+def test_a_counter_under_the_lock(store: Store, tmp_path: Path) -> None:
+    """Nothing that is read and written under the lock is lost between threads."""
+    counter = tmp_path / "counter"
+    counter.write_text("0")
+
+    def count(_: int) -> None:
+        with store.lock("counter"):
+            counter.write_text(str(int(counter.read_text()) + 1))
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(count, range(200)))
+    assert counter.read_text() == "200"
+
+
+def test_lock_without_waiting(store: Store) -> None:
+    """Without waiting a held lock is BlockingIOError, a free one is had."""
+    with store.lock(FIRST), pytest.raises(BlockingIOError), store.lock(FIRST, wait=False):
+        pytest.fail("two hold the lock")
+    with store.lock(FIRST, wait=False):
+        pass
+
+
+def test_lock_of_something_else(store: Store) -> None:
+    """Different things are locked independently."""
+    with store.lock(FIRST), store.lock(SECOND, wait=False), store.lock("NIC eth0", wait=False):
+        pass
+
+
+def test_lock_is_released_by_an_error(store: Store) -> None:
+    """An error within gives the lock back."""
+    with pytest.raises(ValueError, match="within"), store.lock(FIRST):
+        raise ValueError("within")
+    with store.lock(FIRST, wait=False):
+        pass
+
+
+HOLDER = """
+import sys
+from pathlib import Path
+from cni_netkit.state import Store
+with Store(Path(sys.argv[1])).lock(sys.argv[2]):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_lock_excludes_another_process(store: Store, tmp_path: Path) -> None:
+    """A lock that another process holds is not had, and is had when that process was killed."""
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(tmp_path / "netkit"), str(FIRST)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"held\n"
+        with pytest.raises(BlockingIOError), store.lock(FIRST, wait=False):
+            pytest.fail("two hold the lock")
+        process.kill()
+        process.wait()
+        with store.lock(FIRST, wait=False):
+            pass
