@@ -127,7 +127,7 @@ build() {
     chmod 755 "$new"
     if ! {
         "$python" -m venv "$new" &&
-            "$new/bin/python" -I -m pip install --quiet --disable-pip-version-check \
+            "$new/bin/python" -I -m pip install -qq --disable-pip-version-check \
                 --no-input "$from"
     } >&2; then
         rm -rf "$new"
