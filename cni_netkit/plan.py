@@ -72,28 +72,27 @@ def steps(
     plan: list[Step] = []
     if conf.ipam is not None:
         plan.append(Reservation(conf.ipam["type"]))
-    plan.append(
-        Device(
-            kind=kind,
-            pairing=conf.pairing,
-            host_name=attachment.host_device if is_pair else "",
-            container_name=attachment.ifname,
-            alias=attachment.alias,
-            mode=conf.mode,
-            policy=conf.policy,
-            peer_policy=conf.peer_policy,
-            scrub=conf.scrub,
-            peer_scrub=conf.peer_scrub,
-            headroom=conf.headroom,
-            tailroom=conf.tailroom,
-            mtu=mtu,
-            rx_queues=1 + (conf.lease.count if conf.lease else 0),
-            mac=conf.mac,
-        )
+    device = Device(
+        kind=kind,
+        pairing=conf.pairing,
+        host_name=attachment.host_device if is_pair else "",
+        container_name=attachment.ifname,
+        alias=attachment.alias,
+        mode=conf.mode,
+        policy=conf.policy,
+        peer_policy=conf.peer_policy,
+        scrub=conf.scrub,
+        peer_scrub=conf.peer_scrub,
+        headroom=conf.headroom,
+        tailroom=conf.tailroom,
+        mtu=mtu,
+        rx_queues=1 + (conf.lease.count if conf.lease else 0),
+        mac=conf.mac,
     )
+    plan.append(device)
     if conf.ipam is not None:
-        neighbours = is_pair and (conf.mode == "l2" or kind == "veth")
-        plan.append(ContainerAddresses(attachment.ifname, neighbours))
+        # A single device has nobody behind it who could answer as a gateway.
+        plan.append(ContainerAddresses(attachment.ifname, is_pair and device.neighbours))
         if is_pair:
             plan.append(HostRoutes(attachment.host_device))
     if conf.lease is not None:

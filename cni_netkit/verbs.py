@@ -114,12 +114,12 @@ def check(request: Request) -> None:
         )
     store = Store()
     attachment = _attachment(request)
-    record = store.load(attachment)
-    if record is None or not record.complete:
-        raise difference(f"record of {attachment}", "one that is complete", None)
-    outcome = Outcome(**record.outcome)
     previous = results.read(conf.prev_result, request.version)
     with open_world(request, store, attachment, request.netns, must_exist=True) as world:
+        record = store.load(attachment)
+        if record is None or not record.complete:
+            raise difference(f"record of {attachment}", "one that is complete", None)
+        outcome = Outcome(**record.outcome)
         world.ipam = _recorded_ipam(request, record)
         plan = _as_changed_by_chain(plans.from_record(record.steps), attachment, previous, outcome)
         for step in plan:
@@ -214,14 +214,13 @@ def _result(
 ) -> Result:
     """What was made, as the kernel told it while it was made."""
     device = next(step for step in plan if isinstance(step, Device))
-    has_mac = device.kind == "veth" or device.mode == "l2"
     inside: JSON = {"name": device.container_name, "mtu": mtu, "sandbox": request.netns}
-    if has_mac:
+    if device.neighbours:
         inside["mac"] = outcome.container_mac
     interfaces = [inside]
     if device.host_name:
         outside: JSON = {"name": device.host_name, "mtu": mtu}
-        if has_mac:
+        if device.neighbours:
             outside["mac"] = outcome.host_mac
         interfaces.insert(0, outside)
     extensions: JSON = {}

@@ -34,6 +34,11 @@ class Device:
     rx_queues: int
     mac: str | None
 
+    @property
+    def neighbours(self) -> bool:
+        """Whether the ends resolve neighbours: with MAC addresses, as l2 and veth have them."""
+        return self.kind == "veth" or self.mode == "l2"
+
     def do(self, world: World, outcome: Outcome) -> None:
         """Create it; both ends are up afterwards."""
         fields: dict[str, Any] = asdict(self)
@@ -48,6 +53,8 @@ class Device:
             made = world.host.create_pair(wanted, world.inside)
             outcome.host_index, outcome.host_mac = made.index, made.mac or ""
             outcome.container_index = made.peer_index or 0
+            if self.neighbours:
+                _skip_duplicate_address_detection(world, host_name)
             world.inside.configure(outcome.container_index, container_name, up=True)
             if self.kind == "veth":  # refuses to come up before its peer exists
                 world.host.configure(made.index, host_name, up=True)
@@ -122,6 +129,15 @@ class Device:
                     f'{option}: this kernel\'s netkit does not know "{option}"',
                     "leave it out, or run a kernel from 6.14 on",
                 )
+
+
+def _skip_duplicate_address_detection(world: World, device: str) -> None:
+    """Let the host's end use its link-local address as soon as there is a link.
+
+    What it forwards into the pair waits for neighbour discovery, which is sent from that address;
+    detection would hold it back for a second, on a link with nobody else on it.
+    """
+    world.host.set({f"ipv6/conf/{device}/accept_dad": "0"}, optional=True)
 
 
 def _compare(where: str, found: Link, **expected: str) -> None:

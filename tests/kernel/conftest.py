@@ -128,7 +128,9 @@ class Node:
         parent = self.nic()
         number = self.nics[-1]
         before = {each["ifname"] for each in judge.ip("link")}
-        judge.run("devlink", "dev", "eswitch", "set", f"netdevsim/netdevsim{number}", "mode", "switchdev")
+        judge.run(
+            "devlink", "dev", "eswitch", "set", f"netdevsim/netdevsim{number}", "mode", "switchdev"
+        )
         Path(f"/sys/bus/netdevsim/devices/netdevsim{number}/sriov_numvfs").write_text("1")
         name = judge.wait_for(
             lambda: {each["ifname"] for each in judge.ip("link")} - before - {parent},
@@ -150,7 +152,7 @@ class Node:
         variables = {
             "CNI_COMMAND": verb,
             "CNI_CONTAINERID": cid or f"container-{netns}",
-            "CNI_NETNS": f"/run/netns/{netns}" if netns else "",
+            "CNI_NETNS": f"/run/netns/{netns}" if netns and "/" not in netns else netns,
             "CNI_IFNAME": "eth0",
             "CNI_PATH": "/opt/cni/bin",
             "PATH": os.environ["PATH"],

@@ -91,9 +91,7 @@ def world(*netns: str) -> dict[str, Any]:
             for each in ip("link", netns=name)
         }
         seen[f"addresses {name}"] = {
-            each["ifname"]: sorted(
-                (item["local"], item["prefixlen"]) for item in each["addr_info"]
-            )
+            each["ifname"]: sorted((item["local"], item["prefixlen"]) for item in each["addr_info"])
             for each in ip("addr", netns=name)
         }
         for family in ("-4", "-6"):
@@ -152,7 +150,9 @@ def netkit_room(name: str) -> tuple[int, int]:
     """headroom and tailroom of a netkit device in bytes, which ip(8) does not show."""
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE) as sock:
         sock.settimeout(DEADLINE)
-        sock.send(_message(18, 0x5, struct.pack("=BxHiII", 0, 0, socket.if_nametoindex(name), 0, 0)))
+        sock.send(
+            _message(18, 0x5, struct.pack("=BxHiII", 0, 0, socket.if_nametoindex(name), 0, 0))
+        )
         (payload,) = _answers(sock)
     data = _attributes(_attributes(_attributes(payload[16:])[18])[2])
     return struct.unpack("=H", data[8])[0], struct.unpack("=H", data[9])[0]

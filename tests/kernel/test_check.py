@@ -104,16 +104,16 @@ def test_mtu_in_the_container(attach: Attach) -> None:
     """Another MTU in the container."""
     found = attach(mtu=1400)
     found.inside("link", "set", "eth0", "mtu", "1399")
-    assert found.difference() == (
-        "MTU of device eth0 in the container: expected 1400, found 1399"
-    )
+    assert found.difference() == ("MTU of device eth0 in the container: expected 1400, found 1399")
 
 
 def test_mtu_on_the_host(attach: Attach) -> None:
     """Another MTU on the host."""
     found = attach(mtu=1400)
     found.ip("link", "set", found.host, "mtu", "1399")
-    assert found.difference() == f"MTU of device {found.host} on the host: expected 1400, found 1399"
+    assert (
+        found.difference() == f"MTU of device {found.host} on the host: expected 1400, found 1399"
+    )
 
 
 def test_policy_of_the_primary(attach: Attach) -> None:
@@ -162,8 +162,7 @@ def test_mac(attach: Attach) -> None:
     was = found.result["interfaces"][1]["mac"]
     found.inside("link", "set", "eth0", "address", "02:00:00:00:00:07")
     assert found.difference() == (
-        "MAC address of device eth0 in the container: "
-        f"expected {was}, found 02:00:00:00:00:07"
+        f"MAC address of device eth0 in the container: expected {was}, found 02:00:00:00:00:07"
     )
 
 
@@ -186,7 +185,9 @@ def test_link_down_on_the_host(attach: Attach) -> None:
     """The host's end is down."""
     found = attach()
     found.ip("link", "set", found.host, "down")
-    assert found.difference() == f"state of device {found.host} on the host: expected up, found down"
+    assert (
+        found.difference() == f"state of device {found.host} on the host: expected up, found down"
+    )
 
 
 def test_another_kind_of_the_same_name_in_the_container(attach: Attach) -> None:

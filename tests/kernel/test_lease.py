@@ -118,9 +118,7 @@ def test_lease_survives_link_down_and_up(node: Node, conf: Conf) -> None:
 
 
 @PAIRINGS
-def test_removal_of_the_nic_is_noticed_and_cleaned_up(
-    node: Node, conf: Conf, pairing: str
-) -> None:
+def test_removal_of_the_nic_is_noticed_and_cleaned_up(node: Node, conf: Conf, pairing: str) -> None:
     """The kernel deletes the device with the NIC: CHECK says so, DEL and GC clean up the rest."""
     nic, one, two = node.nic(), node.container(), node.container()
     configuration = conf(pairing=pairing, lease={"device": nic})

@@ -22,9 +22,7 @@ def test_host_and_container_reach_each_other_directly_after_add(
 
 
 @MODES
-def test_containers_reach_each_other(
-    node: Node, conf: Conf, dual_stack: JSON, mode: str
-) -> None:
+def test_containers_reach_each_other(node: Node, conf: Conf, dual_stack: JSON, mode: str) -> None:
     """From container to container through the host, IPv4 and IPv6."""
     one, two = node.container(), node.container()
     node.add(conf(mode=mode, ipam=dual_stack), one)

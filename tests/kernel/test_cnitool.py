@@ -1,0 +1,122 @@
+"""The executable, called by cnitool (libcni 1.3.0) with the example configurations.
+
+cnitool passes the whole environment on, so the plugin in CNI_PATH is a link to the entry point of
+the environment that the tests run in.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.kernel import judge
+from tests.kernel.conftest import JSON, Node
+
+EXAMPLES = sorted((Path(__file__).parents[2] / "conf").glob("*.conflist"))
+CNITOOL = os.environ.get("CNI_NETKIT_CNITOOL") or shutil.which("cnitool")
+
+pytestmark = pytest.mark.skipif(
+    not CNITOOL, reason="no cnitool: name one in CNI_NETKIT_CNITOOL (containernetworking/cni)"
+)
+
+
+class Cnitool:
+    """cnitool with one folder of configurations and one of plugins."""
+
+    def __init__(self, folder: Path) -> None:
+        self.confs = folder / "net.d"
+        self.plugins = folder / "bin"
+        self.confs.mkdir()
+        self.plugins.mkdir()
+        netkit = self.plugins / "netkit"
+        netkit.write_text(f'#!/bin/sh\nexec {sys.executable} -m cni_netkit "$@"\n')
+        netkit.chmod(0o755)
+
+    def configure(self, conflist: JSON) -> str:
+        """Write a configuration list; its network's name."""
+        (self.confs / "10.conflist").write_text(json.dumps(conflist))
+        return str(conflist["name"])
+
+    def __call__(self, verb: str, network: str, netns: str) -> str:
+        """Run one verb; its standard output. Raises AssertionError with everything if it fails."""
+        done = subprocess.run(
+            [str(CNITOOL), verb, network, f"/run/netns/{netns}"],
+            env={
+                **os.environ,
+                "NETCONFPATH": str(self.confs),
+                "CNI_PATH": str(self.plugins),
+                "PYTHONPATH": str(Path(__file__).parents[2]),
+            },
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, f"{verb}: {done.stdout}{done.stderr}"
+        return done.stdout
+
+
+@pytest.fixture
+def cnitool(tmp_path: Path) -> Iterator[Cnitool]:
+    """cnitool; its cache lies under /var/lib/cni, which is this test's own."""
+    yield Cnitool(tmp_path)
+
+
+def with_nic(node: Node, conflist: JSON) -> JSON:
+    """Name a NIC of the lab where the example names eth0."""
+    nic = ""
+    for plugin in conflist["plugins"]:
+        if "lease" in plugin:
+            nic = nic or node.nic()
+            plugin["lease"]["device"] = nic
+    return conflist
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
+def test_every_example_does_every_verb(node: Node, cnitool: Cnitool, example: Path) -> None:
+    """status, add, check, del, again add, gc: the world is as before."""
+    conflist = with_nic(node, json.loads(example.read_text()))
+    # STATUS and GC are of 1.1.0; the examples ask for less where runtimes in use know less.
+    conflist["cniVersion"] = "1.1.0"
+    network = cnitool.configure(conflist)
+    c = node.container()
+    before = without_cache(judge.world(c))
+    assert cnitool("status", network, c) == ""
+    result = json.loads(cnitool("add", network, c))
+    assert result["cniVersion"] == "1.1.0"
+    inside = [each for each in result["interfaces"] if each.get("sandbox")]
+    for each in inside:
+        assert judge.link(each["name"], c)["linkinfo"]["info_kind"] == "netkit"
+    if inside[0]["name"] == "eth0" and len(result["interfaces"]) > 1:
+        for each in result["ips"]:
+            assert judge.pings(each["address"].split("/")[0])
+    cnitool("check", network, c)
+    cnitool("del", network, c)
+    assert without_cache(judge.world(c)) == before
+    cnitool("add", network, c)
+    cnitool("gc", network, c)
+    assert without_cache(judge.world(c)) == before
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
+def test_every_example_in_its_own_version(node: Node, cnitool: Cnitool, example: Path) -> None:
+    """add, check and del with the file as it is, apart from the NIC's name."""
+    conflist = with_nic(node, json.loads(example.read_text()))
+    network = cnitool.configure(conflist)
+    c = node.container()
+    result = json.loads(cnitool("add", network, c))
+    assert result["cniVersion"] == conflist["cniVersion"]
+    cnitool("check", network, c)
+    cnitool("del", network, c)
+    assert judge.link("eth0", c) is None
+
+
+def without_cache(world: JSON) -> JSON:
+    """cnitool keeps what it was answered under /var/lib/cni/results."""
+    world["files"] = {
+        name: content for name, content in world["files"].items() if "/results/" not in name
+    }
+    return world

@@ -1,0 +1,206 @@
+"""All or nothing: whatever fails, at any step, the world before equals the world after."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from cni_netkit import plan as plans
+from cni_netkit import verbs
+from cni_netkit.spec.errors import CNIError
+from cni_netkit.state import Store
+from cni_netkit.steps.base import Outcome, Step, World
+from tests.kernel import judge
+from tests.kernel.conftest import JSON, Conf, Node
+
+KINDS: dict[str, Callable[[str], JSON]] = {
+    "l3 pair": lambda nic: {},
+    "l2 pair": lambda nic: {"mode": "l2"},
+    "pair without addresses": lambda nic: {"ipam": None},
+    "masqueraded pair": lambda nic: {"ipMasq": True},
+    "pair with leases": lambda nic: {"lease": {"device": nic, "count": 2}, "ipMasq": True},
+    "single": lambda nic: {"pairing": "single", "ipam": None},
+    "single with leases": lambda nic: {"pairing": "single", "lease": {"device": nic, "count": 2}},
+}
+
+
+class Fault(Exception):
+    """What the test makes go wrong."""
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("half_done", [False, True])
+def test_failure_at_every_step_leaves_nothing(
+    node: Node,
+    conf: Conf,
+    dual_stack: JSON,
+    monkeypatch: pytest.MonkeyPatch,
+    kind: str,
+    half_done: bool,
+) -> None:
+    """Each step of each kind of plan fails once, before it did anything and when it was done."""
+    nic, c = node.nic(), node.container()
+    configuration = conf(**{"ipam": dual_stack, **KINDS[kind](nic)})
+    before = judge.world(c)
+    names = steps_of(node, configuration, c)
+    assert judge.world(c) == before, "an ADD and a DEL leave nothing"
+    assert "device" in names
+    for name in names:
+        with monkeypatch.context() as patch:
+            fail_in(patch, plans.KINDS[name], after=half_done)
+            error = node.call("ADD", configuration, c).error
+        assert error["code"] == 999
+        assert f"fault in {name}" in error["msg"]
+        assert "undoing failed" not in error["details"]
+        assert judge.world(c) == before, f"{kind}: {name} failed and left something"
+
+
+@pytest.mark.parametrize("moment", ["promise", "remember", "tell", "commit"])
+def test_failure_of_the_record_leaves_nothing(
+    node: Node, conf: Conf, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    """The record cannot be created, changed, completed, or the result not be told."""
+    c = node.container()
+    before = judge.world(c)
+
+    def fail(*_arguments: Any, **_keywords: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    original = Store.update
+
+    def fail_when_complete(self: Store, record: Any) -> None:
+        if record.complete:
+            fail()
+        original(self, record)
+
+    place: tuple[Any, str, Any] = {
+        "promise": (Store, "create", fail),
+        "remember": (Store, "update", fail),
+        "tell": (verbs, "_result", fail),
+        "commit": (Store, "update", fail_when_complete),
+    }[moment]
+    monkeypatch.setattr(*place)
+    error = node.call("ADD", conf(ipMasq=True), c).error
+    assert error["code"] == 5
+    assert "No space left on device" in error["msg"]
+    assert judge.world(c) == before
+
+
+def test_result_that_the_version_cannot_express_leaves_nothing(node: Node, conf: Conf) -> None:
+    """CNI 0.2.0 has no result without an address: error 1, and no device."""
+    c = node.container()
+    before = judge.world(c)
+    error = node.call("ADD", conf(cniVersion="0.2.0", ipam=None), c).error
+    assert error["code"] == 1
+    assert judge.world(c) == before
+
+
+def test_host_that_has_a_route_to_the_address_already(node: Node, conf: Conf) -> None:
+    """A stale route is named, and left as it is."""
+    c = node.container()
+    judge.run("ip", "link", "add", "d0", "type", "dummy")
+    judge.run("ip", "link", "set", "d0", "addrgenmode", "none", "up")
+    judge.run("ip", "route", "add", "10.1.0.2/32", "dev", "d0")
+    # Forwarding stays enabled, and brings a multicast route for every device with it.
+    judge.run("sysctl", "-qw", "net.ipv4.ip_forward=1")
+    before = judge.world(c)
+    error = node.call("ADD", conf(), c).error
+    assert error["code"] == 103
+    assert "add the route 10.1.0.2/32 through the device nk" in error["msg"]
+    assert "EEXIST" in error["msg"]
+    assert judge.world(c) == before
+
+
+def test_interface_name_that_is_taken(node: Node, conf: Conf) -> None:
+    """A device of that name in the container is left as it is: error 103."""
+    c = node.container()
+    judge.run("ip", "-n", c, "link", "add", "eth0", "type", "dummy")
+    before = judge.world(c)
+    error = node.call("ADD", conf(), c).error
+    assert error["code"] == 103
+    assert "eth0 in the container" in error["msg"]
+    assert judge.world(c) == before
+
+
+def test_attachment_that_exists(node: Node, conf: Conf) -> None:
+    """The second ADD fails and the first goes on working."""
+    c = node.container()
+    node.add(conf(), c)
+    before = judge.world(c)
+    assert node.call("ADD", conf(), c).error["code"] == 103
+    other = node.container()
+    error = node.call("ADD", conf(), other, cid=f"container-{c}").error
+    assert error["code"] == 103
+    assert judge.world(c) == before
+    assert judge.pings("10.1.0.2")
+
+
+def test_failing_undo_keeps_the_record_and_the_first_error(
+    node: Node, conf: Conf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What could not be undone is told besides, stays on record, and DEL finishes the job."""
+    c = node.container()
+    before = judge.world(c)
+    with monkeypatch.context() as patch:
+        fail_in(patch, plans.KINDS["host-routes"], after=False)
+
+        def stuck(self: Any, world: World, outcome: Outcome) -> None:
+            raise CNIError(104, "the device is stuck")
+
+        patch.setattr(plans.KINDS["device"], "undo", stuck)
+        error = node.call("ADD", conf(), c).error
+    assert "fault in host-routes" in error["msg"]
+    assert "the device is stuck" in error["details"]
+    assert any(name.endswith(".json") for name in judge.files("/var/lib/cni/netkit"))
+    assert node.call("DEL", conf(), c).ok
+    assert judge.world(c) == before
+
+
+def test_del_goes_on_after_a_failure_and_reports_it(
+    node: Node, conf: Conf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One failing release does not stop the others; the next DEL finishes."""
+    c = node.container()
+    before = judge.world(c)
+    configuration = conf(ipMasq=True)
+    node.add(configuration, c)
+    with monkeypatch.context() as patch:
+
+        def stuck(self: Any, world: World, outcome: Outcome) -> None:
+            raise CNIError(104, "the rules are stuck")
+
+        patch.setattr(plans.KINDS["masquerade"], "undo", stuck)
+        error = node.call("DEL", configuration, c).error
+    assert error["msg"] == "the rules are stuck"
+    assert judge.link("eth0", c) is None
+    assert node.call("DEL", configuration, c).ok
+    assert judge.world(c) == before
+
+
+def steps_of(node: Node, configuration: JSON, c: str) -> list[str]:
+    """The names of the steps of a configuration's plan, found by one ADD and DEL."""
+    seen: list[str] = []
+    original = plans.steps
+
+    def spy(*arguments: Any, **keywords: Any) -> tuple[Step, ...]:
+        made = original(*arguments, **keywords)
+        seen.extend(step.name for step in made)
+        return made
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(plans, "steps", spy)
+        node.add(configuration, c)
+    assert node.call("DEL", configuration, c).ok
+    return seen
+
+
+def fail_in(patch: pytest.MonkeyPatch, kind: type[Any], *, after: bool) -> None:
+    """Make one kind of step fail, before or after its work."""
+    original = kind.do
+
+    def fail(self: Step, world: World, outcome: Outcome) -> None:
+        if after:
+            original(self, world, outcome)
+        raise Fault(f"fault in {self.name}")
+
+    patch.setattr(kind, "do", fail)
