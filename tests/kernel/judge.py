@@ -184,7 +184,7 @@ def _attributes(data: bytes) -> dict[int, bytes]:
 
 
 def _answers(sock: socket.socket) -> list[bytes]:
-    answers = []
+    answers: list[bytes] = []
     while True:
         data = sock.recv(1 << 17)
         while len(data) >= 16:

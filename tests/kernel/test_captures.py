@@ -8,6 +8,7 @@ host-local are left out: they are one plugin's to another, ours has it built in.
 
 import json
 import os
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,7 @@ def test_requests_of_a_runtime(node: Node, tmp_path: Path, capture: Path) -> Non
             environment["CNI_NETNS"] = namespaces.get(path, path)
         key = (kind, environment["CNI_CONTAINERID"])
         stdin = exchanged(call["stdin"], kind, tmp_path, results.get(key))
-        answer = handle(environment, lambda text=json.dumps(stdin): text.encode())
+        answer = handle(environment, BytesIO(json.dumps(stdin).encode()).read)
         failed = kind == "ptp" and not call["result"].startswith("rc=0")
         assert answer.status == int(failed), f"{kind} {command}: {answer.output}"
         if command in ("ADD", "VERSION") or failed:

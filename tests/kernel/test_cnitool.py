@@ -9,7 +9,6 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -60,9 +59,9 @@ class Cnitool:
 
 
 @pytest.fixture
-def cnitool(tmp_path: Path) -> Iterator[Cnitool]:
+def cnitool(tmp_path: Path) -> Cnitool:
     """cnitool; its cache lies under /var/lib/cni, which is this test's own."""
-    yield Cnitool(tmp_path)
+    return Cnitool(tmp_path)
 
 
 def with_nic(node: Node, conflist: JSON) -> JSON:

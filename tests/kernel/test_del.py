@@ -1,5 +1,6 @@
 """DEL: succeeds whenever there is nothing (left) to do, and finds its way without help."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -40,12 +41,16 @@ def test_namespace_that_died_first(node: Node, conf: Conf) -> None:
 
 def test_lost_record(node: Node, conf: Conf) -> None:
     """The record is gone or unreadable: the hashed name and the alias suffice."""
-    for damage in (Path.unlink, lambda path: path.write_text('{"half')):
+    damages: tuple[Callable[[Path], object], ...] = (
+        Path.unlink,
+        lambda path: path.write_text('{"half'),
+    )
+    for damage in damages:
         c = node.container()
         before = judge.world(c)
         node.add(conf(ipMasq=True), c)
         (record,) = Path("/var/lib/cni/netkit").rglob("*.json")
-        damage(record)  # type: ignore[operator]
+        damage(record)
         assert node.call("DEL", conf(ipMasq=True), "", cid=f"container-{c}").ok
         assert judge.world(c) == before
 

@@ -8,11 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from cni_netkit import plan as plans
 from tests.kernel import judge
 from tests.kernel.conftest import JSON, Conf, Node
 from tests.kernel.test_faults import fail_in, steps_of
-
-from cni_netkit import plan as plans
 
 pytestmark = pytest.mark.without_netkit
 
