@@ -73,7 +73,11 @@ class Delegated:
             raise _failure(asked, done.stdout, done.returncode)
         if verb != "ADD":
             return {}
-        return _object(done.stdout) or _garbage(asked, done.stdout)
+        answer = _object(done.stdout)
+        if answer is None:
+            text = done.stdout.decode(errors="replace").strip()
+            raise CNIError(Code.UNDECODABLE, f"{asked} printed no result", f"it printed {text!r}")
+        return answer
 
     def _find(self) -> str:
         if "/" not in self._type:
@@ -97,11 +101,6 @@ def _failure(asked: str, output: bytes, status: int) -> CNIError:
         return CNIError(Code.INTERNAL, f"{asked} failed with exit status {status}", text)
     message = f"{asked} failed: {answer.get('msg', '')}"
     return CNIError(answer["code"], message, str(answer.get("details", "")))
-
-
-def _garbage(asked: str, output: bytes) -> dict[str, Any]:
-    text = output.decode(errors="replace").strip()
-    raise CNIError(Code.UNDECODABLE, f"{asked} printed no result", f"it printed {text!r}")
 
 
 def _object(output: bytes) -> dict[str, Any] | None:

@@ -261,7 +261,7 @@ def _describe(range_set: Sequence[Range]) -> str:
 
 
 def _io_failure(path: Path, error: OSError) -> CNIError:
-    return CNIError(Code.IO_FAILURE, f"IPAM: use {path}: {error.strerror}")
+    return CNIError(Code.IO_FAILURE, f"IPAM: use {error.filename or path}: {error.strerror}")
 
 
 def _resolver(path: str) -> JSON:
