@@ -1,0 +1,144 @@
+"""The executable: environment and standard input, one document, exit status (__main__)."""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from cni_netkit import __version__
+from cni_netkit.spec import version as versions
+from tests.unit.given import ENVIRONMENT, conf
+
+
+@dataclass
+class Answered:
+    """What an execution brought."""
+
+    status: int
+    stdout: str
+    stderr: str
+
+    @property
+    def document(self) -> dict[str, Any]:
+        """The one JSON document on standard output."""
+        answer = json.loads(self.stdout)
+        assert isinstance(answer, dict)
+        assert self.stdout.count("\n") == 1
+        return answer
+
+
+def execute(verb: str | None, stdin: bytes = b"", **variables: str) -> Answered:
+    """Execute the plugin as a runtime would, in an environment of CNI variables alone."""
+    environment = {"PATH": os.environ["PATH"], **variables}
+    if verb is not None:
+        environment["CNI_COMMAND"] = verb
+    done = subprocess.run(
+        [sys.executable, "-m", "cni_netkit"], input=stdin, capture_output=True, env=environment
+    )
+    return Answered(done.returncode, done.stdout.decode(), done.stderr.decode())
+
+
+@pytest.mark.parametrize("verb", [None, ""])
+def test_without_a_verb(verb: str | None) -> None:
+    """Without CNI_COMMAND one line on standard error says what it is; exit status 0."""
+    answered = execute(verb)
+    assert (answered.status, answered.stdout) == (0, "")
+    assert answered.stderr.count("\n") == 1
+    assert f"netkit {__version__}" in answered.stderr
+    assert all(version in answered.stderr for version in versions.SUPPORTED)
+
+
+@pytest.mark.parametrize("version", versions.SUPPORTED)
+def test_version(version: str) -> None:
+    """VERSION answers in the version of the input and names all that are supported."""
+    answered = execute("VERSION", json.dumps({"cniVersion": version}).encode())
+    assert answered.status == 0
+    assert answered.document == {
+        "cniVersion": version,
+        "supportedVersions": list(versions.SUPPORTED),
+    }
+    assert answered.stderr == ""
+
+
+def test_version_with_the_variables_of_libcni() -> None:
+    """VERSION is content with the dummies that libcni sets, and with no input at all."""
+    dummies: dict[str, Any] = {"CNI_NETNS": "dummy", "CNI_IFNAME": "dummy", "CNI_PATH": "dummy"}
+    assert execute("VERSION", **dummies).document["cniVersion"] == "1.1.0"
+
+
+@pytest.mark.parametrize(
+    ("verb", "variables", "stdin", "code", "words"),
+    [
+        ("NONSENSE", ENVIRONMENT, b"{}", 4, "NONSENSE"),
+        ("ADD", {}, b"{}", 4, "CNI_CONTAINERID, CNI_NETNS, CNI_IFNAME"),
+        ("DEL", {}, b"{}", 4, "CNI_CONTAINERID, CNI_IFNAME"),
+        ("ADD", {**ENVIRONMENT, "CNI_CONTAINERID": "/"}, b"{}", 4, "CNI_CONTAINERID"),
+        ("ADD", ENVIRONMENT, b"", 6, "JSON"),
+        ("ADD", ENVIRONMENT, b"{", 6, "JSON"),
+        ("ADD", ENVIRONMENT, b"\xff", 6, "JSON"),
+        ("ADD", ENVIRONMENT, b'{"cniVersion": "1", "name": "net"}', 6, "cniVersion"),
+        ("ADD", ENVIRONMENT, b'{"cniVersion": "9.0.0", "name": "net"}', 1, "9.0.0"),
+        ("CHECK", ENVIRONMENT, b'{"cniVersion": "0.3.1", "name": "net"}', 1, "0.4.0"),
+        ("GC", ENVIRONMENT, b'{"cniVersion": "1.0.0", "name": "net"}', 1, "1.1.0"),
+        ("ADD", ENVIRONMENT, b'{"cniVersion": "1.0.0"}', 7, "name"),
+        ("ADD", ENVIRONMENT, json.dumps(conf(foo=1)).encode(), 2, "foo"),
+        ("ADD", ENVIRONMENT, json.dumps(conf(mtu=1)).encode(), 7, "mtu"),
+        ("ADD", {**ENVIRONMENT, "CNI_ARGS": "x"}, json.dumps(conf()).encode(), 4, "CNI_ARGS"),
+        ("CHECK", ENVIRONMENT, json.dumps(conf()).encode(), 7, "prevResult"),
+        ("STATUS", ENVIRONMENT, json.dumps(conf(policy="x")).encode(), 7, "policy"),
+        ("GC", ENVIRONMENT, json.dumps(conf(policy="x")).encode(), 7, "policy"),
+    ],
+)
+def test_error(verb: str, variables: dict[str, str], stdin: bytes, code: int, words: str) -> None:
+    """A failure is exit status 1 and one error object on standard output, whoever is at fault."""
+    answered = execute(verb, stdin, **variables)
+    assert answered.status == 1
+    assert set(answered.document) == {"cniVersion", "code", "msg", "details"}
+    assert answered.document["code"] == code
+    assert words in answered.document["msg"]
+    assert answered.document["cniVersion"] in versions.SUPPORTED
+
+
+@pytest.mark.parametrize("version", ["0.4.0", "1.0.0", "1.1.0"])
+def test_error_in_the_version_of_the_request(version: str) -> None:
+    """An error object is in the version of the configuration."""
+    stdin = json.dumps(conf(cniVersion=version, mtu=1)).encode()
+    assert execute("ADD", stdin, **ENVIRONMENT).document["cniVersion"] == version
+
+
+def test_log_on_standard_error() -> None:
+    """A failure is logged on standard error, as one line of JSON that names the attachment."""
+    answered = execute("ADD", json.dumps(conf(mtu=1)).encode(), **ENVIRONMENT)
+    line = json.loads(answered.stderr)
+    assert line["level"] == "error"
+    assert line["event"] == answered.document["msg"]
+    assert (line["verb"], line["container"], line["ifname"]) == ("ADD", "c1", "eth0")
+
+
+def test_input_that_cannot_be_read() -> None:
+    """Standard input that is open for writing only is error 5."""
+    done = subprocess.run(
+        ["/bin/sh", "-c", f'exec "{sys.executable}" -m cni_netkit 0>/dev/null'],
+        capture_output=True,
+        env={"PATH": os.environ["PATH"], "CNI_COMMAND": "ADD", **ENVIRONMENT},
+    )
+    assert done.returncode == 1
+    assert json.loads(done.stdout)["code"] == 5
+
+
+@pytest.mark.xfail(
+    strict=False, reason="standard input is opened by the interpreter only if there is one"
+)
+def test_closed_input() -> None:
+    """Without standard input at all ADD is error 5."""
+    done = subprocess.run(
+        ["/bin/sh", "-c", f'exec "{sys.executable}" -m cni_netkit 0<&-'],
+        capture_output=True,
+        env={"PATH": os.environ["PATH"], "CNI_COMMAND": "ADD", **ENVIRONMENT},
+    )
+    assert done.returncode == 1
+    assert json.loads(done.stdout)["code"] == 5

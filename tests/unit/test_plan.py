@@ -1,0 +1,276 @@
+"""Deciding (cni_netkit.plan)."""
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from cni_netkit.attachment import Attachment
+from cni_netkit.facts import Facts, Nic, needed
+from cni_netkit.kernel.model import Link, Queue
+from cni_netkit.plan import Plan, check_prerequisites, decide, from_record, steps, to_record
+from cni_netkit.spec.config import NetConf, believe
+from cni_netkit.steps.address import ContainerAddresses
+from cni_netkit.steps.device import Device
+from cni_netkit.steps.lease import Leases
+from cni_netkit.steps.masquerade import Masquerade
+from tests.unit.given import conf, refused
+
+ATTACHMENT = Attachment("net", "c1", "eth0")
+EVERYTHING = frozenset({"netkit", "single", "scrub", "queue-create"})
+NIC = Nic(
+    Link(2, "eth0", None, True, 9000, "02:00:00:00:00:02", None, None, 8),
+    tuple(Queue(number) for number in range(8)),
+)
+FACTS = Facts(EVERYTHING, 1400, NIC)
+
+IPAM: dict[str, Any] = {"ipam": {"type": "host-local"}}
+LEASE: dict[str, Any] = {"lease": {"device": "eth0"}}
+SINGLE: dict[str, Any] = {"pairing": "single"}
+VETH: dict[str, Any] = {"fallback": "veth"}
+
+
+def believed(**more: Any) -> NetConf:
+    """A believed configuration."""
+    return believe(conf(**more))
+
+
+def plan_of(facts: Facts = FACTS, **more: Any) -> Plan:
+    """The plan for a configuration."""
+    return decide(ATTACHMENT, believed(**more), facts)
+
+
+def device_of(plan: Plan) -> Device:
+    """The plan's device."""
+    return next(step for step in plan if isinstance(step, Device))
+
+
+def leases_of(plan: Plan) -> Leases:
+    """The plan's leases."""
+    return next(step for step in plan if isinstance(step, Leases))
+
+
+CONFIGURATIONS: list[tuple[dict[str, Any], list[str]]] = [
+    ({}, ["device"]),
+    (IPAM, ["reservation", "device", "container-addresses", "host-routes"]),
+    ({**IPAM, "mode": "l2"}, ["reservation", "device", "container-addresses", "host-routes"]),
+    (
+        {**IPAM, "ipMasq": True},
+        ["reservation", "device", "container-addresses", "host-routes", "masquerade"],
+    ),
+    (SINGLE, ["device"]),
+    ({**SINGLE, **IPAM}, ["reservation", "device", "container-addresses"]),
+    (LEASE, ["device", "leases"]),
+    ({**LEASE, **SINGLE}, ["device", "leases"]),
+    (
+        {**LEASE, **IPAM, "ipMasq": True},
+        ["reservation", "device", "container-addresses", "host-routes", "leases", "masquerade"],
+    ),
+]
+
+
+@pytest.mark.parametrize(("more", "expected"), CONFIGURATIONS, ids=str)
+def test_steps_of_a_configuration(more: dict[str, Any], expected: list[str]) -> None:
+    """A configuration has the steps it needs, addresses before the device, leases after it."""
+    assert [step.name for step in plan_of(**more)] == expected
+
+
+@pytest.mark.parametrize("more", [more for more, _ in CONFIGURATIONS], ids=str)
+def test_record_round_trip(more: dict[str, Any]) -> None:
+    """A plan that went through a record, as JSON, is the same plan."""
+    plan = plan_of(**more)
+    assert from_record(json.loads(json.dumps(to_record(plan)))) == plan
+
+
+@pytest.mark.parametrize("more", [more for more, _ in CONFIGURATIONS], ids=str)
+def test_every_step_has_its_own_words(more: dict[str, Any]) -> None:
+    """Each step says in words what it makes."""
+    words = [step.describe() for step in plan_of(**more)]
+    assert all(words)
+    assert len(set(words)) == len(words)
+
+
+@pytest.mark.parametrize("entry", [{}, {"step": "magic"}, {"step": "masquerade", "foo": 1}])
+def test_a_record_of_another_version(entry: dict[str, Any]) -> None:
+    """A step that this version does not know is KeyError or TypeError."""
+    with pytest.raises((KeyError, TypeError)):
+        from_record([entry])
+
+
+def test_pair() -> None:
+    """A pair has the hashed name on the host and the interface name in the container."""
+    device = device_of(
+        plan_of(mode="l2", policy="blackhole", peerScrub="none", headroom=64, tailroom=32)
+    )
+    assert device == Device(
+        kind="netkit",
+        pairing="pair",
+        host_name=ATTACHMENT.host_device,
+        container_name="eth0",
+        alias="cni-netkit net c1 eth0",
+        mode="l2",
+        policy="blackhole",
+        peer_policy="forward",
+        scrub="default",
+        peer_scrub="none",
+        headroom=64,
+        tailroom=32,
+        mtu=1400,
+        rx_queues=1,
+        mac=None,
+    )
+
+
+def test_single() -> None:
+    """A single device has no host end."""
+    device = device_of(plan_of(**SINGLE))
+    assert (device.pairing, device.host_name, device.container_name) == ("single", "", "eth0")
+
+
+def test_mac() -> None:
+    """The MAC address that the runtime asks for is the device's."""
+    plan = plan_of(mode="l2", runtimeConfig={"mac": "02:00:00:00:00:01"})
+    assert device_of(plan).mac == "02:00:00:00:00:01"
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_receive_queues(count: int) -> None:
+    """The device has a queue of its own and one for each lease."""
+    plan = plan_of(lease={"device": "eth0", "count": count})
+    assert device_of(plan).rx_queues == 1 + count
+    assert leases_of(plan).count == count
+
+
+@pytest.mark.parametrize(
+    ("queues", "expected"),
+    [
+        (None, (7, 6, 5, 4, 3, 2, 1)),
+        ("2-4", (4, 3, 2)),
+        ([0, 7], (7, 0)),
+    ],
+)
+def test_pool(queues: object, expected: tuple[int, ...]) -> None:
+    """Queues are tried from the highest; without a pool all but queue 0."""
+    assert leases_of(plan_of(lease={"device": "eth0", "queues": queues})).pool == expected
+
+
+@pytest.mark.parametrize(
+    ("more", "features", "expected"),
+    [
+        ({}, EVERYTHING, False),
+        ({"mode": "l2"}, EVERYTHING, True),
+        (SINGLE, EVERYTHING, False),
+        ({**SINGLE, "mode": "l2"}, EVERYTHING, False),
+        (VETH, frozenset(), True),
+    ],
+    ids=str,
+)
+def test_neighbours(more: dict[str, Any], features: frozenset[str], expected: bool) -> None:
+    """Only the container end of an l2 or veth pair has neighbours to resolve."""
+    plan = plan_of(replace(FACTS, features=features), **IPAM, **more)
+    addresses = next(step for step in plan if isinstance(step, ContainerAddresses))
+    assert addresses.neighbours is expected
+
+
+def test_masquerade() -> None:
+    """The rules have the attachment's own names, so that they are found without it."""
+    rules = plan_of(**IPAM, ipMasq=True)[-1]
+    assert rules == Masquerade(ATTACHMENT.host_device, ATTACHMENT.alias)
+
+
+@pytest.mark.parametrize(
+    ("more", "expected"),
+    [
+        ({}, {"netkit"}),
+        (SINGLE, {"netkit", "single"}),
+        ({"scrub": "none"}, {"netkit", "scrub"}),
+        ({"peerScrub": "none"}, {"netkit", "scrub"}),
+        (LEASE, {"netkit", "queue-create"}),
+        ({**LEASE, **SINGLE}, {"netkit", "single", "queue-create"}),
+    ],
+    ids=str,
+)
+def test_features(more: dict[str, Any], expected: set[str]) -> None:
+    """A configuration needs the features that its options come from, and no others."""
+    assert needed(believed(**more)) == expected
+
+
+@pytest.mark.parametrize(
+    ("more", "lacking", "words"),
+    [
+        ({}, "netkit", ["6.7", "CONFIG_NETKIT", "fallback"]),
+        (SINGLE, "single", ["pairing", "7.1"]),
+        ({"scrub": "none"}, "scrub", ["scrub", "6.10"]),
+        (LEASE, "queue-create", ["lease", "7.1"]),
+    ],
+    ids=str,
+)
+def test_kernel_lacks_a_feature(more: dict[str, Any], lacking: str, words: list[str]) -> None:
+    """Error 100 names the feature, the option that needs it and since when Linux has it."""
+    with refused(100, *words):
+        plan_of(replace(FACTS, features=EVERYTHING - {lacking}), **more)
+
+
+def test_feature_that_is_not_needed() -> None:
+    """A feature that the configuration does not ask for may be missing."""
+    assert plan_of(replace(FACTS, features=frozenset({"netkit"})))
+
+
+def test_netkit_is_missed_first() -> None:
+    """On a kernel without netkit that is the error, whatever else it lacks."""
+    with refused(100, "netkit devices"):
+        plan_of(replace(FACTS, features=frozenset()), **LEASE, **SINGLE)
+
+
+@pytest.mark.parametrize("more", [{}, {"scrub": "none"}, {"mode": "l2"}, IPAM], ids=str)
+def test_fallback(more: dict[str, Any]) -> None:
+    """With fallback a kernel without netkit gets a veth pair, one with it a netkit pair."""
+    without = replace(FACTS, features=frozenset[str]())
+    assert device_of(plan_of(without, **VETH, **more)).kind == "veth"
+    assert device_of(plan_of(**VETH, **more)).kind == "netkit"
+
+
+def test_fallback_is_for_a_kernel_without_netkit() -> None:
+    """Where netkit is there and only an option of it is missing, that is an error all the same."""
+    with refused(100, "scrub"):
+        plan_of(replace(FACTS, features=frozenset({"netkit"})), **VETH, scrub="none")
+
+
+@pytest.mark.parametrize("taken", ["eth0 in the container", "nk0 on the host"])
+def test_name_that_is_taken(taken: str) -> None:
+    """A device in the way is error 103 and named, before anything that the kernel lacks."""
+    with refused(103, taken, "c1"):
+        plan_of(Facts(frozenset(), 1500, taken=(taken,)))
+
+
+@pytest.mark.parametrize(
+    ("nic", "words"),
+    [
+        (None, ["no device eth0"]),
+        (replace(NIC, link=replace(NIC.link, kind="veth")), ["eth0", "virtual", "veth"]),
+        (replace(NIC, link=replace(NIC.link, up=False), queues=()), ["eth0", "down", "up"]),
+    ],
+)
+def test_unusable_nic(nic: Nic | None, words: list[str]) -> None:
+    """A NIC that is missing, virtual or down is error 102 with the reason."""
+    with refused(102, *words):
+        plan_of(replace(FACTS, nic=nic), **LEASE)
+
+
+@pytest.mark.parametrize(("queues", "missing"), [("6-9", "8, 9"), ([8], "8"), ("0-8", "8")])
+def test_pool_larger_than_the_nic(queues: object, missing: str) -> None:
+    """A pool with queues that the NIC does not have is error 102 and names them."""
+    with refused(102, f"there is no queue {missing}", "8 receive queues"):
+        plan_of(lease={"device": "eth0", "queues": queues})
+
+
+def test_nic_of_no_interest() -> None:
+    """Without a lease the NIC is not looked at."""
+    assert check_prerequisites(believed(), replace(FACTS, nic=None)) == "netkit"
+
+
+def test_steps_without_facts() -> None:
+    """DEL without a record has the steps of the configuration, by names alone."""
+    names = [step.name for step in steps(ATTACHMENT, believed(**LEASE, **IPAM), "netkit", mtu=0)]
+    assert names == ["reservation", "device", "container-addresses", "host-routes", "leases"]
