@@ -188,6 +188,12 @@ def test_version_of_the_result() -> None:
     )
 
 
+@pytest.mark.parametrize("version", SINCE_0_3)
+def test_addresses_of_any_version(version: str) -> None:
+    """Once read, addresses look the same whatever version they came in."""
+    assert read(render(FULL, version), version).ips == (FOUR, SIX)
+
+
 def test_nothing_is_an_empty_result() -> None:
     """No previous result is one without anything, in every version."""
     assert all(read({}, version) == Result() for version in versions.SUPPORTED)

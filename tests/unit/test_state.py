@@ -61,18 +61,31 @@ def test_create_is_exclusive(store: Store) -> None:
 
 def test_one_of_many_creates(store: Store) -> None:
     """Of many threads that create the same record at once exactly one succeeds."""
+    barrier = threading.Barrier(8)
+    large = {"filler": "x" * 100_000}
 
     def create(number: int) -> int:
+        barrier.wait(10)
         try:
-            store.create(record(FIRST, arguments=str(number)))
+            store.create(record(FIRST, arguments=str(number), config=large))
         except CNIError as error:
             return int(error.code)
         return 0
 
     with ThreadPoolExecutor(8) as pool:
-        codes = sorted(pool.map(create, range(32)))
-    assert codes == [0] + [103] * 31
-    assert store.load(FIRST) is not None
+        for _ in range(20):
+            assert sorted(pool.map(create, range(8))) == [0] + [103] * 7
+            loaded = store.load(FIRST)
+            assert loaded is not None
+            assert loaded.config == large
+            store.remove(FIRST)
+
+
+def test_the_folder_of_a_network_stays(store: Store, tmp_path: Path) -> None:
+    """Removing a network's last record leaves its folder, into which others may be writing."""
+    store.create(record(FIRST))
+    store.remove(FIRST)
+    assert file_of(tmp_path).parent.is_dir()
 
 
 def test_create_while_others_are_removed(store: Store) -> None:
