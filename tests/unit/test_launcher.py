@@ -206,6 +206,26 @@ def test_big_answer_is_printed_whole(run: Run, patient: Path) -> None:
         assert run.ended() == (0, output)
 
 
+def test_answer_is_printed_whole_where_writing_does_not_wait(run: Run, patient: Path) -> None:
+    output = os.urandom(1 << 20)
+    run.listen()
+    ours, theirs = os.pipe()
+    with open(ours, "rb") as reader:
+        os.set_blocking(theirs, False)
+        with subprocess.Popen(
+            [patient],
+            env={"CNI_COMMAND": "ADD", "CNI_NETKIT_SOCKET": run.path},
+            stdin=subprocess.DEVNULL,
+            stdout=theirs,
+        ) as process:
+            os.close(theirs)
+            with run.accept() as connection:
+                run.received(connection)
+                wire.send_answer(connection, 0, output, soon())
+            assert reader.read() == output
+            assert process.wait(30) == 0
+
+
 def test_answer_may_come_in_pieces(run: Run, patient: Path) -> None:
     run.listen()
     run.start(patient)
@@ -247,6 +267,24 @@ def test_right_one_of_two_files_arrives(run: Run, patient: Path) -> None:
             os.close(request.netns)
         wire.send_answer(connection, 0, b"", soon())
     assert run.ended() == (0, b"")
+
+
+def test_namespace_arrives_once_however_many_pieces_the_request_has(
+    run: Run, patient: Path
+) -> None:
+    run.listen()
+    run.start(patient, stdin=b" " * (4 << 20), CNI_NETNS="/proc/self/ns/net")
+    received, descriptors = 0, []
+    with run.accept() as connection:
+        while received < 4 << 20:
+            data, more, _, _ = socket.recv_fds(connection, 1 << 16, 4)
+            received += len(data)
+            descriptors += more
+        for each in descriptors:
+            os.close(each)
+        wire.send_answer(connection, 0, b"", soon())
+    assert run.ended() == (0, b"")
+    assert len(descriptors) == 1
 
 
 @pytest.mark.parametrize(
@@ -648,9 +686,9 @@ def test_error_is_in_the_version_of_the_request(
 
 
 def test_whatever_a_text_has_in_it_the_error_is_json(run: Run, patient: Path) -> None:
-    odd = '/"\\\n\t\x01\x7f\udcff\u00e4'
+    odd = '/"\\\n\t\x01\x1f\x7f\udcff\u00e4'
     run.start(patient, verb=odd, CNI_NETKIT_SOCKET=odd)
-    text = '/"\\\n\t\x01????'
+    text = '/"\\\n\t\x01\x1f????'
     assert run.error()["msg"].startswith(f"{text}: no agent listens on {text} (")
 
 
