@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from cni_netkit.attachment import Attachment
 from cni_netkit.kernel.errors import KernelError
 from cni_netkit.kernel.model import Link, Queue
 from cni_netkit.spec.config import NetConf
@@ -30,12 +29,11 @@ class Nic:
 
 @dataclass(frozen=True)
 class Facts:
-    """`features`: those of `needed()` that the kernel has. `taken`: devices in the way."""
+    """`features`: those of `needed()` that the kernel has; `mtu` in bytes."""
 
     features: frozenset[str]
     mtu: int
     nic: Nic | None = None
-    taken: tuple[str, ...] = ()
 
 
 def needed(conf: NetConf) -> frozenset[str]:
@@ -50,14 +48,13 @@ def needed(conf: NetConf) -> frozenset[str]:
     return frozenset(wanted)
 
 
-def look(host: Namespace, conf: NetConf, container: Namespace, attachment: Attachment) -> Facts:
+def look(host: Namespace, conf: NetConf) -> Facts:
     """Find out what an ADD depends on; by name only, without listing what there is."""
     nic = _nic(host, conf)
     return Facts(
         features=host.features(needed(conf)),
         mtu=conf.mtu or _automatic_mtu(host, nic),
         nic=nic,
-        taken=_taken(host, container, attachment),
     )
 
 
@@ -84,12 +81,3 @@ def _automatic_mtu(host: Namespace, nic: Nic | None) -> int:
         return nic.link.mtu
     link = host.default_device()
     return link.mtu if link else DEFAULT_MTU
-
-
-def _taken(host: Namespace, container: Namespace, attachment: Attachment) -> tuple[str, ...]:
-    found = []
-    if container.link(name=attachment.ifname):
-        found.append(f"{attachment.ifname} in the container")
-    if host.link(name=attachment.host_device):
-        found.append(f"{attachment.host_device} on the host")
-    return tuple(found)

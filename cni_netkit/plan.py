@@ -38,12 +38,6 @@ LACKING = {
 
 def decide(attachment: Attachment, conf: NetConf, facts: Facts) -> Plan:
     """The steps of an ADD. Raises 100 to 103 where the facts are against it."""
-    if facts.taken:
-        raise CNIError(
-            Code.ALREADY_EXISTS,
-            f"attach {attachment}: a device {facts.taken[0]} exists already",
-            "neither it nor anything else was touched",
-        )
     kind = check_prerequisites(conf, facts)
     return steps(attachment, conf, kind, facts.mtu, _pool(conf, facts))
 
@@ -88,13 +82,14 @@ def steps(
         mtu=mtu,
         rx_queues=1 + (conf.lease.count if conf.lease else 0),
         mac=conf.mac,
+        addressed=conf.ipam is not None,
     )
     plan.append(device)
     if conf.ipam is not None:
         # A single device has nobody behind it who could answer as a gateway.
         plan.append(ContainerAddresses(attachment.ifname, is_pair and device.neighbours))
         if is_pair:
-            plan.append(HostRoutes(attachment.host_device))
+            plan.append(HostRoutes(attachment.host_device, is_up=kind == "netkit"))
     if conf.lease is not None:
         plan.append(Leases(conf.lease.device, attachment.ifname, conf.lease.count, tuple(pool)))
     if conf.ip_masq:

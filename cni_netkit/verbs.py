@@ -68,7 +68,7 @@ def add(request: Request) -> JSON:
         open_world(request, store, attachment, request.netns, must_exist=True) as world,
         store.lock(attachment),
     ):
-        facts = look(world.host, conf, world.inside, attachment)
+        facts = look(world.host, conf)
         plan = plans.decide(attachment, conf, facts)
         world.ipam = _ipam(request, conf, attachment)
         outcome = Outcome()
@@ -79,10 +79,9 @@ def add(request: Request) -> JSON:
             for step in plan:
                 undo.push(step.describe(), partial(step.undo, world, outcome))
                 step.do(world, outcome)
-                _remember(store, record, outcome)
             result = previous.followed_by(_result(request, conf, plan, facts.mtu, outcome))
             rendered = results.render(result, request.version)
-            record.complete = True
+            record.outcome, record.complete = outcome.as_dict(), True
             store.update(record)
         except BaseException as error:
             failure = as_cni_error(error)
@@ -200,13 +199,6 @@ def _promise(request: Request, world: World, plan: plans.Plan) -> Record:
         path=list(request.path),
         steps=plans.to_record(plan),
     )
-
-
-def _remember(store: Store, record: Record, outcome: Outcome) -> None:
-    now = outcome.as_dict()
-    if now != record.outcome:
-        record.outcome = now
-        store.update(record)
 
 
 def _result(

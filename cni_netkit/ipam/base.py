@@ -40,10 +40,10 @@ class Ipam(Protocol):
     def add(self) -> Result:
         """Reserve addresses for the attachment."""
 
-    def delete(self) -> None:
-        """Release them; having none is no error."""
+    def delete(self, known: Sequence[str] = ()) -> None:
+        """Release them; having none is no error. `known` are those that `add` gave, if recorded."""
 
-    def check(self) -> None:
+    def check(self, known: Sequence[str] = ()) -> None:
         """Verify that they are still reserved."""
 
     def status(self) -> None:

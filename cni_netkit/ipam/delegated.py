@@ -3,7 +3,7 @@
 import json
 import os
 import subprocess
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from cni_netkit.ipam.base import Context
@@ -30,11 +30,11 @@ class Delegated:
                 error.also(f"undoing failed too: {second.message}")
             raise
 
-    def delete(self) -> None:
+    def delete(self, known: Sequence[str] = ()) -> None:
         """DEL of the plugin."""
         self._execute("DEL")
 
-    def check(self) -> None:
+    def check(self, known: Sequence[str] = ()) -> None:
         """CHECK of the plugin."""
         self._execute("CHECK")
 

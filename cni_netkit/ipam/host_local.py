@@ -10,7 +10,7 @@ import contextlib
 import fcntl
 import os
 from collections.abc import Collection, Iterator, Sequence
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_interface
 from pathlib import Path
 
 from cni_netkit.ipam.base import (
@@ -72,15 +72,16 @@ class HostLocal:
                 raise
         return Result(ips=tuple(ips), routes=self._config.routes, dns=resolver)
 
-    def delete(self) -> None:
-        """Release every address of the attachment."""
+    def delete(self, known: Sequence[str] = ()) -> None:
+        """Release every address of the attachment; without `known` ones all files are read."""
         with self._locked():
-            self._release()
+            self._release(known)
 
-    def check(self) -> None:
-        """Raises error 105 if no address is reserved for the attachment."""
+    def check(self, known: Sequence[str] = ()) -> None:
+        """Raises error 105 if no address, or not every `known` one, is reserved."""
         with self._locked():
-            if not any(self._owned()):
+            reserved = [each for each in known if self._is_ours(self._path(each))]
+            if len(reserved) < len(known) or not (known or any(self._owned())):
                 raise CNIError(
                     Code.CHECK_DIFFERENCE,
                     f"IPAM: expected an address reserved for {self._who()} under {self._folder}, "
@@ -190,17 +191,28 @@ class HostLocal:
             raise _io_failure(path, error) from None
         return True
 
-    def _release(self) -> None:
+    def _release(self, known: Sequence[str] = ()) -> None:
+        paths = [self._path(each) for each in known]
+        for path in paths or self._owned_paths():
+            if not paths or self._is_ours(path):
+                path.unlink(missing_ok=True)
+
+    def _owned_paths(self) -> list[Path]:
         found = [path for _, path, owner in self._reservations() if owner == self._owner]
-        if not found:
-            # As old versions of the reference plugin wrote them.
-            found = [
-                path
-                for _, path, owner in self._reservations()
-                if owner == self._context.container_id
-            ]
-        for path in found:
-            path.unlink(missing_ok=True)
+        # Old versions of the reference plugin wrote the container id only.
+        return found or [
+            path for _, path, owner in self._reservations() if owner == self._context.container_id
+        ]
+
+    def _path(self, address: str) -> Path:
+        return self._folder / str(ip_interface(address).ip)
+
+    def _is_ours(self, path: Path) -> bool:
+        try:
+            with path.open(newline="") as file:
+                return file.read().strip() == self._owner
+        except OSError:
+            return False
 
     def _owned(self) -> Iterator[Address]:
         owners = (self._owner, self._context.container_id)

@@ -1,6 +1,6 @@
 """The static IPAM: addresses as configured, or as the request asks (cf. the reference plugin)."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from ipaddress import ip_address, ip_interface
 
 from pydantic import field_validator
@@ -83,10 +83,10 @@ class Static:
             dns=self._config.dns.model_dump(exclude_defaults=True, mode="json"),
         )
 
-    def delete(self) -> None:
+    def delete(self, known: Sequence[str] = ()) -> None:
         """Nothing was reserved."""
 
-    def check(self) -> None:
+    def check(self, known: Sequence[str] = ()) -> None:
         """Nothing was reserved."""
 
     def status(self) -> None:

@@ -39,8 +39,8 @@ def create_pair(host: NetlinkSocket, wanted: Wanted, container_netns: int) -> Li
         ("IFLA_MTU", wanted.mtu),
         ("IFLA_NET_NS_FD", container_netns),
     ]
-    if wanted.mac:
-        peer_attrs.append(("IFLA_ADDRESS", wanted.mac))
+    if wanted.peer_mac:
+        peer_attrs.append(("IFLA_ADDRESS", wanted.peer_mac))
     # Flags in the peer's header have no effect: netkit configures its peer without them.
     peer = {"attrs": peer_attrs}
     if wanted.kind == "netkit":
@@ -166,8 +166,8 @@ def _create(socket: NetlinkSocket, wanted: Wanted, asked: str, data: list[tuple[
         message["flags"] = message["change"] = IFF_UP
     if wanted.pairing == "single":
         attrs.append(("IFLA_NUM_RX_QUEUES", wanted.rx_queues))
-        if wanted.mac:
-            attrs.append(("IFLA_ADDRESS", wanted.mac))
+    if wanted.mac:
+        attrs.append(("IFLA_ADDRESS", wanted.mac))
     info = {"attrs": [("IFLA_INFO_KIND", wanted.kind), ("IFLA_INFO_DATA", {"attrs": data})]}
     message["attrs"] = [*attrs, ("IFLA_LINKINFO", info)]
     mark = _set_alias(wanted)

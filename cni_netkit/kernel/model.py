@@ -8,7 +8,10 @@ RT_TABLE_MAIN = 254
 
 @dataclass(frozen=True)
 class Wanted:
-    """A device to be made. `peer_*` and `policy`, `scrub` apply to pairs only; sizes in bytes."""
+    """A device to be made. `peer_*`, `policy` and `scrub` apply to pairs only; sizes in bytes.
+
+    Without a MAC address the kernel chooses one, where the device has any.
+    """
 
     kind: str
     pairing: str
@@ -24,6 +27,7 @@ class Wanted:
     tailroom: int
     rx_queues: int
     mac: str | None
+    peer_mac: str | None
     peer_name: str
 
 

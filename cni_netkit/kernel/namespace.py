@@ -43,8 +43,12 @@ TRIAL_DEVICE = Wanted(
     tailroom=0,
     rx_queues=2,
     mac=None,
+    peer_mac=None,
     peer_name="",
 )
+
+_known_features: dict[str, bool] = {}
+"""netkit is built in or not at all, so what was found out once holds as long as the kernel runs."""
 
 
 class Namespace:
@@ -76,7 +80,10 @@ class Namespace:
 
     def features(self, wanted: Iterable[str]) -> frozenset[str]:
         """Which of the features "netkit", "single", "scrub", "queue-create" the kernel has."""
-        return frozenset(name for name in wanted if self._has(name))
+        for name in wanted:
+            if name not in _known_features:
+                _known_features[name] = self._has(name)
+        return frozenset(name for name in wanted if _known_features[name])
 
     def link(self, name: str = "", index: int = 0) -> Link | None:
         """A device by name or index."""

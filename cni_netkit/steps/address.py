@@ -29,6 +29,7 @@ class ContainerAddresses:
         world.inside.configure(
             outcome.container_index,
             self.device,
+            up=True,
             addresses=[
                 (each["address"], not self._through_gateway(each)) for each in outcome.addresses
             ],
@@ -101,10 +102,14 @@ class ContainerAddresses:
 
 @dataclass(frozen=True)
 class HostRoutes:
-    """The gateway's addresses on the host's end, and a route to each address of the container."""
+    """The gateway's addresses on the host's end, and a route to each address of the container.
+
+    `is_up`: a netkit primary is, from its creation on; veth refuses that before its peer exists.
+    """
 
     name: ClassVar[str] = "host-routes"
     device: str
+    is_up: bool
 
     def do(self, world: World, outcome: Outcome) -> None:
         """Let the host forward, answer as the gateway, and find the container."""
@@ -116,6 +121,7 @@ class HostRoutes:
         world.host.configure(
             outcome.host_index,
             self.device,
+            up=not self.is_up,
             addresses=[(address, True) for address in self._gateways(outcome)],
             routes=self._routes(outcome),
             exclusive=True,
@@ -159,10 +165,15 @@ class HostRoutes:
 
 def _enable_ipv6(world: World, device: str) -> None:
     """As the reference plugins do after IPAM: a container image may have switched IPv6 off."""
+    own = f"ipv6/conf/{device}"
     world.inside.set(
-        {"ipv6/conf/lo/disable_ipv6": "0", f"ipv6/conf/{device}/disable_ipv6": "0"}, optional=True
+        {
+            "ipv6/conf/lo/disable_ipv6": "0",
+            f"{own}/disable_ipv6": "0",
+            f"{own}/keep_addr_on_down": "1",
+        },
+        optional=True,
     )
-    world.inside.set({f"ipv6/conf/{device}/keep_addr_on_down": "1"}, optional=True)
 
 
 def _host_network(address: str) -> str:

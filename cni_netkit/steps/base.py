@@ -46,6 +46,8 @@ class Outcome:
 
     `addresses` are {"address", "gateway"?}, `routes` and `dns` as the specification has them,
     `leases` pairs of the NIC's queue and the device's. An index is 0 until there is a device.
+    `untouched` names steps that failed before they made anything: what is found there in their
+    name is not theirs, and not theirs to take back.
     """
 
     addresses: list[JSON] = field(default_factory=list)
@@ -57,6 +59,7 @@ class Outcome:
     container_mac: str = ""
     container_nsid: int | None = None
     leases: list[list[int]] = field(default_factory=list)
+    untouched: list[str] = field(default_factory=list)
 
     def as_dict(self) -> JSON:
         """For the record."""

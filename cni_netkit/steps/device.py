@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+import errno
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
 
+from cni_netkit.kernel.errors import KernelError
 from cni_netkit.kernel.model import Link, Wanted
 from cni_netkit.spec.errors import CNIError, Code
 from cni_netkit.steps.base import Outcome, World, difference
@@ -15,7 +20,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Device:
-    """`host_name` is empty for a single device; sizes in bytes; `mac` is the container end's."""
+    """`host_name` is empty for a single device; sizes in bytes; `mac` is the container end's.
+
+    `addressed`: addresses and routes follow, and bring the ends up in the same requests.
+    """
 
     name: ClassVar[str] = "device"
     kind: str
@@ -33,6 +41,7 @@ class Device:
     mtu: int
     rx_queues: int
     mac: str | None
+    addressed: bool
 
     @property
     def neighbours(self) -> bool:
@@ -40,30 +49,16 @@ class Device:
         return self.kind == "veth" or self.mode == "l2"
 
     def do(self, world: World, outcome: Outcome) -> None:
-        """Create it; both ends are up afterwards."""
-        fields: dict[str, Any] = asdict(self)
-        host_name, container_name = fields.pop("host_name"), fields.pop("container_name")
-        outcome.container_nsid = world.host.id_of(world.inside)
+        """Create it."""
         if self.pairing == "single":
-            wanted = Wanted(**fields, name=container_name, peer_name="")
-            made = world.inside.create_single(wanted)
-            outcome.container_index, outcome.container_mac = made.index, made.mac or ""
+            self._create_single(world, outcome)
         else:
-            wanted = Wanted(**fields, name=host_name, peer_name=container_name)
-            made = world.host.create_pair(wanted, world.inside)
-            outcome.host_index, outcome.host_mac = made.index, made.mac or ""
-            outcome.container_index = made.peer_index or 0
-            if self.neighbours:
-                _skip_duplicate_address_detection(world, host_name)
-            world.inside.configure(outcome.container_index, container_name, up=True)
-            if self.kind == "veth":  # refuses to come up before its peer exists
-                world.host.configure(made.index, host_name, up=True)
-            if peer := world.inside.link(index=outcome.container_index):
-                outcome.container_mac = peer.mac or ""
-        self._verify_sizes(made)
+            self._create_pair(world, outcome)
 
     def undo(self, world: World, outcome: Outcome) -> None:
         """Delete it if it is ours: by index where known, by name else, and always by its alias."""
+        if self.name in outcome.untouched:
+            return
         if self.pairing == "pair":
             self._delete_ours(world.host, self.host_name, outcome.host_index)
         elif world.container is not None:
@@ -105,6 +100,67 @@ class Device:
             return f"create the single netkit device {self.container_name}"
         return f"create the {self.kind} pair {self.host_name}, {self.container_name}"
 
+    def _create_single(self, world: World, outcome: Outcome) -> None:
+        outcome.container_nsid = world.host.id_of(world.inside)
+        wanted = self._wanted(self.container_name, mac=self.mac)
+        with self._nothing_made_if_refused(world, outcome):
+            made = world.inside.create_single(wanted)
+        outcome.container_index, outcome.container_mac = made.index, made.mac or ""
+        self._verify_sizes(made)
+
+    def _create_pair(self, world: World, outcome: Outcome) -> None:
+        # Chosen here, addresses need not be asked for afterwards.
+        mac = random_mac() if self.neighbours else None
+        peer_mac = self.mac or (random_mac() if self.neighbours else None)
+        wanted = self._wanted(self.host_name, mac=mac, peer_mac=peer_mac)
+        with self._nothing_made_if_refused(world, outcome):
+            made = world.host.create_pair(wanted, world.inside)
+        outcome.host_index, outcome.container_index = made.index, made.peer_index or 0
+        outcome.host_mac, outcome.container_mac = mac or "", peer_mac or ""
+        self._verify_sizes(made)
+        if self.neighbours:
+            _skip_duplicate_address_detection(world, self.host_name)
+        if not self.addressed:
+            world.inside.configure(outcome.container_index, self.container_name, up=True)
+            world.host.configure(outcome.host_index, self.host_name, up=True)
+
+    @contextmanager
+    def _nothing_made_if_refused(self, world: World, outcome: Outcome) -> Iterator[None]:
+        try:
+            yield
+        except KernelError as error:
+            outcome.untouched.append(self.name)
+            if error.errno != errno.EEXIST:
+                raise
+            taken = f"{self.container_name} in the container"
+            if self.host_name and world.host.link(name=self.host_name):
+                taken = f"{self.host_name} on the host"
+            raise CNIError(
+                Code.ALREADY_EXISTS,
+                f"attach {world.attachment}: there is a device {taken} already",
+                "it was left as it is",
+            ) from None
+
+    def _wanted(self, name: str, **macs: str | None) -> Wanted:
+        return Wanted(
+            kind=self.kind,
+            pairing=self.pairing,
+            name=name,
+            alias=self.alias,
+            mtu=self.mtu,
+            mode=self.mode,
+            policy=self.policy,
+            peer_policy=self.peer_policy,
+            scrub=self.scrub,
+            peer_scrub=self.peer_scrub,
+            headroom=self.headroom,
+            tailroom=self.tailroom,
+            rx_queues=self.rx_queues,
+            mac=macs.get("mac"),
+            peer_mac=macs.get("peer_mac"),
+            peer_name=self.container_name if self.pairing == "pair" else "",
+        )
+
     def _check_common(self, where: str, found: Link) -> None:
         if found.kind != self.kind:
             raise difference(f"kind of {where}", self.kind, found.kind)
@@ -129,6 +185,12 @@ class Device:
                     f'{option}: this kernel\'s netkit does not know "{option}"',
                     "leave it out, or run a kernel from 6.14 on",
                 )
+
+
+def random_mac() -> str:
+    """A locally administered unicast address (IEEE 802, the two low bits of the first byte)."""
+    first, *others = os.urandom(6)
+    return ":".join(f"{byte:02x}" for byte in (first & 0xFC | 0x02, *others))
 
 
 def _skip_duplicate_address_detection(world: World, device: str) -> None:

@@ -17,7 +17,11 @@ class Reservation:
     def do(self, world: World, outcome: Outcome) -> None:
         """Ask IPAM; it must give at least one address."""
         assert world.ipam is not None
-        result = world.ipam.add()
+        try:
+            result = world.ipam.add()
+        except BaseException:
+            outcome.untouched.append(self.name)
+            raise
         if not result.ips:
             raise CNIError(
                 Code.INVALID_CONFIGURATION,
@@ -32,14 +36,18 @@ class Reservation:
 
     def undo(self, world: World, outcome: Outcome) -> None:
         """Give the addresses back."""
-        if world.ipam is not None:
-            world.ipam.delete()
+        if world.ipam is not None and self.name not in outcome.untouched:
+            world.ipam.delete(_known(outcome))
 
     def check(self, world: World, outcome: Outcome) -> None:
         """Ask IPAM whether they are still reserved."""
         if world.ipam is not None:
-            world.ipam.check()
+            world.ipam.check(_known(outcome))
 
     def describe(self) -> str:
         """In words."""
         return f"reserve addresses with {self.ipam}"
+
+
+def _known(outcome: Outcome) -> list[str]:
+    return [each["address"] for each in outcome.addresses]
