@@ -6,6 +6,7 @@ its end, sends, receives. So the test plays the peer in line, after the launcher
 
 import json
 import os
+import select
 import shutil
 import socket
 import stat
@@ -433,6 +434,20 @@ def test_agent_that_falls_silent_is_waited_for_until_the_deadline(
         error = run.error()
     assert error["code"] == unavailable(verb)
     assert "did not answer within 300 ms" in error["msg"]
+
+
+def test_agent_that_trickles_gains_no_time(run: Run, hasty: Path) -> None:
+    run.listen()
+    run.start(hasty)
+    until = soon()
+    with run.accept() as connection, suppress(BrokenPipeError):
+        run.received(connection)
+        connection.sendall(b"NKAN\0\1\0\0\0\1\0\0")
+        # Readable means that the launcher has hung up.
+        while not select.select([connection], [], [], 0.05)[0]:
+            assert time.monotonic() < until
+            connection.sendall(b" ")
+    assert "did not answer within 300 ms" in run.error()["msg"]
 
 
 def test_agent_that_does_not_read_is_waited_for_until_the_deadline(run: Run, hasty: Path) -> None:
