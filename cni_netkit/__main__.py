@@ -23,11 +23,17 @@ def main() -> int:
     os.dup2(2, 1)
     from cni_netkit.verbs import handle
 
-    answer = handle(os.environ, sys.stdin.buffer.read)
+    answer = handle(os.environ, _read_input)
     if answer.output is not None:
         with os.fdopen(output, "w") as stream:
             stream.write(json.dumps(answer.output) + "\n")
     return answer.status
+
+
+def _read_input() -> bytes:
+    # By number: if the caller closed standard input, there is no sys.stdin.
+    with open(0, "rb", closefd=False) as stream:
+        return stream.read()
 
 
 if __name__ == "__main__":

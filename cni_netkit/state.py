@@ -17,13 +17,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from cni_netkit import deadline
 from cni_netkit.attachment import Attachment
 from cni_netkit.spec.errors import CNIError, Code
 
 ROOT = Path("/var/lib/cni/netkit")
 """On disk, as the addresses that IPAM gave away are: both must be found after a reboot."""
 
-F_OFD_SETLK, F_OFD_SETLKW = 37, 38
+F_OFD_SETLK = 37
 """Open file description locks, include/uapi/asm-generic/fcntl.h; they work between threads too."""
 
 
@@ -32,7 +33,8 @@ class Record:
     """What there is to know about an attachment to check it or to take it back.
 
     `config`, `arguments`, `path` are the request's, for the IPAM plugin; `steps` the plan's;
-    `outcome` what doing them brought. `complete` is false while ADD is under way.
+    `outcome` what doing them brought. `complete` is false while ADD is under way, in `process`
+    (its number and start time).
     """
 
     attachment: Attachment
@@ -45,12 +47,17 @@ class Record:
     steps: list[dict[str, Any]]
     outcome: dict[str, Any] = field(default_factory=dict)
     complete: bool = False
-    pid: int = field(default_factory=os.getpid)
+    process: list[int] = field(default_factory=lambda: process_identity(os.getpid()))
 
     def dump(self) -> bytes:
         """The record as JSON."""
         fields = dict(vars(self)) | {"attachment": vars(self.attachment)}
         return json.dumps(fields, separators=(",", ":")).encode()
+
+    @property
+    def abandoned(self) -> bool:
+        """Whether the process that was to complete it died before."""
+        return not self.complete and process_identity(self.process[0]) != self.process
 
     @classmethod
     def load(cls, data: bytes) -> "Record":
@@ -63,6 +70,15 @@ class Record:
         ):
             raise ValueError("a field of the record is of another type")
         return record
+
+
+def process_identity(number: int) -> list[int]:
+    """A process's number and start time (proc_pid_stat(5), field 22), which is 0 if it is gone."""
+    try:
+        after_the_name = Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return [number, 0]
+    return [number, int(after_the_name[19])]
 
 
 class Store:
@@ -118,8 +134,18 @@ class Store:
         # struct flock: type, whence, start, length, pid (0 for these locks).
         wanted = struct.pack("hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, offset, 1, 0)
         descriptor = os.open(self._root / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+
+        def attempt() -> bool:
+            try:
+                fcntl.fcntl(descriptor, F_OFD_SETLK, wanted)
+            except BlockingIOError:
+                if not wait:
+                    raise
+                return False
+            return True
+
         try:
-            fcntl.fcntl(descriptor, F_OFD_SETLKW if wait else F_OFD_SETLK, wanted)
+            deadline.poll(f"wait for {what}, which is being worked on", attempt)
             yield
         finally:
             os.close(descriptor)

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -33,8 +33,15 @@ class Answer:
     output: JSON | None = None
 
 
-def handle(environment: Mapping[str, str], read: Callable[[], bytes]) -> Answer:
-    """Carry out one request of a runtime; `read` gives its standard input. Never raises."""
+def handle(
+    environment: Mapping[str, str],
+    read: Callable[[], bytes],
+    netns_descriptor: int | None = None,
+) -> Answer:
+    """Carry out one request of a runtime; `read` gives its standard input. Never raises.
+
+    `netns_descriptor` is the namespace at CNI_NETNS, where the caller has opened it.
+    """
     version = versions.NEWEST
     started = time.monotonic()
     words: dict[str, Any] = {
@@ -42,16 +49,18 @@ def handle(environment: Mapping[str, str], read: Callable[[], bytes]) -> Answer:
         "container": environment.get("CNI_CONTAINERID") or None,
         "ifname": environment.get("CNI_IFNAME") or None,
     }
+    options: dict[str, Any] = {}
     try:
         request = requests.read(VERBS, environment, read)
-        version = request.version
-        with log.bound(**_log_options(request), **words, network=request.config.get("name")):
+        request = replace(request, netns_descriptor=netns_descriptor)
+        version, options = request.version, _log_options(request)
+        with log.bound(**options, **words, network=request.config.get("name")):
             answer = Answer(0, VERBS[request.verb].run(request))
             log.debug("done", seconds=round(time.monotonic() - started, 6))
             return answer
     except Exception as error:
         failure = as_cni_error(error)
-        with log.bound(**words):
+        with log.bound(**options, **words):
             log.error(failure.message, code=int(failure.code), details=failure.details)
             if failure.code == Code.INTERNAL:
                 log.error("traceback", exception=_traceback(error))
@@ -65,7 +74,7 @@ def add(request: Request) -> JSON:
     attachment = _attachment(request)
     store = Store()
     with (
-        open_world(request, store, attachment, request.netns, must_exist=True) as world,
+        open_world(request, store, attachment, must_exist=True) as world,
         store.lock(attachment),
     ):
         facts = look(world.host, conf)
@@ -74,7 +83,7 @@ def add(request: Request) -> JSON:
         outcome = Outcome()
         record = _promise(request, world, plan)
         store.create(record)
-        undo = Undo()
+        undo = Undo(as_cni_error)
         try:
             for step in plan:
                 undo.push(step.describe(), partial(step.undo, world, outcome))
@@ -99,7 +108,7 @@ def delete(request: Request) -> None:
     attachment = _attachment(request)
     with store.lock(attachment):
         record = store.load(attachment)
-        _release(request, store, attachment, record, request.netns)
+        _release(request, store, attachment, record)
 
 
 def check(request: Request) -> None:
@@ -114,7 +123,7 @@ def check(request: Request) -> None:
     store = Store()
     attachment = _attachment(request)
     previous = results.read(conf.prev_result, request.version)
-    with open_world(request, store, attachment, request.netns, must_exist=True) as world:
+    with open_world(request, store, attachment, must_exist=True) as world:
         record = store.load(attachment)
         if record is None or not record.complete:
             raise difference(f"record of {attachment}", "one that is complete", None)
@@ -130,7 +139,7 @@ def collect(request: Request) -> None:
     conf = believe(request.config)
     valid = valid_attachments(request.config)
     store = Store()
-    failures = Failures()
+    failures = Failures(as_cni_error)
     kept = set(valid)
     for record in store.all(request.network):
         attachment = record.attachment
@@ -206,12 +215,14 @@ def _result(
 ) -> Result:
     """What was made, as the kernel told it while it was made."""
     device = next(step for step in plan if isinstance(step, Device))
-    inside: JSON = {"name": device.container_name, "mtu": mtu, "sandbox": request.netns}
+    # Results know an MTU since 1.1.0; below, a consumer may pass unknown keys on or not.
+    size = {"mtu": mtu} if versions.at_least(request.version, "1.1.0") else {}
+    inside: JSON = {"name": device.container_name, **size, "sandbox": request.netns}
     if device.neighbours:
         inside["mac"] = outcome.container_mac
     interfaces = [inside]
     if device.host_name:
-        outside: JSON = {"name": device.host_name, "mtu": mtu}
+        outside: JSON = {"name": device.host_name, **size}
         if device.neighbours:
             outside["mac"] = outcome.host_mac
         interfaces.insert(0, outside)
@@ -255,23 +266,30 @@ def _as_changed_by_chain(
     return plan
 
 
-def _release(
-    request: Request, store: Store, attachment: Attachment, record: Record | None, netns: str
-) -> None:
+def _release(request: Request, store: Store, attachment: Attachment, record: Record | None) -> None:
     """Undo an attachment step by step; the record goes last, and only when everything worked."""
-    if record is not None and not netns:
-        netns = netns_of(record)
-    with open_world(request, store, attachment, netns, must_exist=False) as world:
-        undo = Undo()
-        if record is not None:
-            plan, outcome = plans.from_record(record.steps), Outcome(**record.outcome)
-            world.ipam = _recorded_ipam(request, record)
-        else:
-            plan, outcome = _plan_without_record(request, attachment, world), Outcome()
+    netns = netns_of(record) if record is not None and not request.netns else ""
+    with open_world(request, store, attachment, netns=netns, must_exist=False) as world:
+        undo = Undo(as_cni_error)
+        plan, outcome = _plan_of(request, attachment, record, world)
         for step in plan:
             undo.push(step.describe(), partial(step.undo, world, outcome))
         undo.run().throw()
         store.remove(attachment)
+
+
+def _plan_of(
+    request: Request, attachment: Attachment, record: Record | None, world: World
+) -> tuple[plans.Plan, Outcome]:
+    """What an attachment consists of: as recorded, or by its names."""
+    if record is not None:
+        try:
+            plan, outcome = plans.from_record(record.steps), Outcome(**record.outcome)
+            world.ipam = _recorded_ipam(request, record)
+            return plan, outcome
+        except (KeyError, TypeError) as error:
+            log.warning("the record is of another version", problem=repr(error))
+    return _plan_without_record(request, attachment, world), Outcome()
 
 
 def _plan_without_record(request: Request, attachment: Attachment, world: World) -> plans.Plan:
@@ -291,7 +309,7 @@ def _plan_without_record(request: Request, attachment: Attachment, world: World)
 def _collect_one(request: Request, store: Store, attachment: Attachment) -> None:
     try:
         with store.lock(attachment, wait=False):
-            _release(request, store, attachment, store.load(attachment), "")
+            _release(request, store, attachment, store.load(attachment))
     except BlockingIOError:
         log.warning("left alone, since it is being worked on", attachment=str(attachment))
 

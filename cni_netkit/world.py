@@ -16,9 +16,11 @@ from cni_netkit.steps.base import World
 
 @contextmanager
 def open_world(
-    request: Request, store: Store, attachment: Attachment, netns: str, *, must_exist: bool
+    request: Request, store: Store, attachment: Attachment, *, netns: str = "", must_exist: bool
 ) -> Iterator[World]:
-    """The world of one attachment; its container's namespace is None where `netns` names none.
+    """The world of one attachment; its container's namespace is None where there is none.
+
+    `netns`: its path where the request has none.
 
     Raises error 8 where container and plugin share a namespace, before anything is touched, and
     error 3 where a namespace that must exist is gone.
@@ -26,13 +28,13 @@ def open_world(
     with ExitStack() as stack:
         host = Namespace.current()
         stack.callback(host.close)
-        container = _container(netns, must_exist)
+        container = _container(request, netns, must_exist)
         if container is not None:
             stack.callback(container.close)
             if container.netns.identity == host.netns.identity and not request.netns_override:
                 raise CNIError(
                     Code.SAME_NAMESPACE,
-                    f"CNI_NETNS {netns} is the network namespace that the plugin itself is in",
+                    f"CNI_NETNS {request.netns} is the network namespace of the plugin itself",
                     "CNI_NETNS_OVERRIDE=1 makes it go on all the same",
                 )
         yield World(
@@ -108,11 +110,14 @@ def valid_attachments(config: Mapping[str, Any]) -> set[tuple[str, str]]:
         ) from None
 
 
-def _container(netns: str, must_exist: bool) -> Namespace | None:
-    if not netns:
+def _container(request: Request, netns: str, must_exist: bool) -> Namespace | None:
+    path = request.netns or netns
+    if not path:
         return None
     try:
-        return Namespace.at(netns)
+        if request.netns and request.netns_descriptor is not None:
+            return Namespace.behind(request.netns_descriptor, path)
+        return Namespace.at(path)
     except NoNamespace as error:
         if must_exist:
             raise as_cni_error(error) from None

@@ -6,6 +6,7 @@ import subprocess
 from collections.abc import Collection, Sequence
 from typing import Any
 
+from cni_netkit import deadline
 from cni_netkit.ipam.base import Context
 from cni_netkit.spec import result as results
 from cni_netkit.spec.errors import CNIError, Code
@@ -64,7 +65,12 @@ class Delegated:
                 stdout=subprocess.PIPE,
                 env=environment,
                 check=False,
+                timeout=deadline.left(asked),
             )
+        except subprocess.TimeoutExpired:
+            raise CNIError(
+                Code.TRY_AGAIN_LATER, f"{asked}: it did not end in time and was stopped"
+            ) from None
         except OSError as error:
             raise CNIError(
                 Code.IO_FAILURE, f"{asked}: execute {program}: {error.strerror}"

@@ -10,9 +10,12 @@ import contextlib
 import fcntl
 import os
 from collections.abc import Collection, Iterator, Sequence
+from functools import partial
 from ipaddress import ip_address, ip_interface
 from pathlib import Path
+from typing import IO
 
+from cni_netkit import deadline
 from cni_netkit.ipam.base import (
     Address,
     Context,
@@ -246,8 +249,16 @@ class HostLocal:
         except OSError as error:
             raise _io_failure(self._folder, error) from None
         with lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+            deadline.poll(f"IPAM: wait for the lock {lock.name}", partial(_flock, lock))
             yield
+
+
+def _flock(file: IO[str]) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _with_ipam(context: Context, ipam: JSON) -> Context:

@@ -69,6 +69,11 @@ class Namespace:
         """A container's, by path. Raises `NoNamespace`."""
         return cls(Netns.open(path))
 
+    @classmethod
+    def behind(cls, descriptor: int, path: str) -> "Namespace":
+        """A container's, opened by somebody else; `path` is its name. Raises `NoNamespace`."""
+        return cls(Netns.behind(descriptor, path))
+
     def close(self) -> None:
         """Close every socket and let go of the namespace."""
         for socket in self._sockets.values():

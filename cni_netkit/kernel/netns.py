@@ -38,6 +38,15 @@ class Netns:
             descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         except OSError as error:
             raise NoNamespace(path, os.strerror(error.errno or 0)) from None
+        return cls._verified(descriptor, path)
+
+    @classmethod
+    def behind(cls, descriptor: int, path: str) -> "Netns":
+        """A second descriptor for the namespace behind one. Raises `NoNamespace` for others."""
+        return cls._verified(os.dup(descriptor), path)
+
+    @classmethod
+    def _verified(cls, descriptor: int, path: str) -> "Netns":
         try:
             is_network = fcntl.ioctl(descriptor, NS_GET_NSTYPE) == CLONE_NEWNET
         except OSError:

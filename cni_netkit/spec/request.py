@@ -16,7 +16,10 @@ IFNAME_BYTES = 15
 
 @dataclass(frozen=True)
 class Request:
-    """A request whose environment and version are known to be sound; `config` is still raw."""
+    """A request whose environment and version are known to be sound; `config` is still raw.
+
+    `netns_descriptor` is the open namespace, where it came that way, and somebody else's to close.
+    """
 
     verb: str
     version: str
@@ -26,6 +29,7 @@ class Request:
     path: tuple[str, ...] = ()
     arguments: Mapping[str, str] = field(default_factory=dict)
     netns_override: bool = False
+    netns_descriptor: int | None = None
     config: Mapping[str, Any] = field(default_factory=dict)
     environment: Mapping[str, str] = field(default_factory=dict)
 

@@ -55,7 +55,7 @@ def test_failure_at_every_step_leaves_nothing(
         assert judge.world(c) == before, f"{kind}: {name} failed and left something"
 
 
-@pytest.mark.parametrize("moment", ["promise", "remember", "tell", "commit"])
+@pytest.mark.parametrize("moment", ["promise", "tell", "commit"])
 def test_failure_of_the_record_leaves_nothing(
     node: Node, conf: Conf, monkeypatch: pytest.MonkeyPatch, moment: str
 ) -> None:
@@ -66,18 +66,10 @@ def test_failure_of_the_record_leaves_nothing(
     def fail(*_arguments: Any, **_keywords: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    original = Store.update
-
-    def fail_when_complete(self: Store, record: Any) -> None:
-        if record.complete:
-            fail()
-        original(self, record)
-
     place: tuple[Any, str, Any] = {
         "promise": (Store, "create", fail),
-        "remember": (Store, "update", fail),
         "tell": (verbs, "_result", fail),
-        "commit": (Store, "update", fail_when_complete),
+        "commit": (Store, "update", fail),
     }[moment]
     monkeypatch.setattr(*place)
     error = node.call("ADD", conf(ipMasq=True), c).error

@@ -130,9 +130,6 @@ def test_input_that_cannot_be_read() -> None:
     assert json.loads(done.stdout)["code"] == 5
 
 
-@pytest.mark.xfail(
-    strict=False, reason="standard input is opened by the interpreter only if there is one"
-)
 def test_closed_input() -> None:
     """Without standard input at all ADD is error 5."""
     done = subprocess.run(
