@@ -306,6 +306,26 @@ def _plan_without_record(request: Request, attachment: Attachment, world: World)
     return plans.steps(attachment, conf, "netkit", mtu=0)
 
 
+def sweep() -> None:
+    """Release what processes left half done that died; for an agent, before its first request."""
+    store = Store()
+    for record in store.all():
+        if not record.abandoned:
+            continue
+        attachment = record.attachment
+        request = Request(
+            "DEL", str(record.config.get("cniVersion", versions.NEWEST)), config=record.config
+        )
+        failures = Failures(as_cni_error)
+        failures.attempt(f"release {attachment}", partial(_collect_one, request, store, attachment))
+        try:
+            failures.throw()
+        except CNIError as error:
+            log.error("left for GC", attachment=str(attachment), problem=error.message)
+        else:
+            log.info("released what a killed process left", attachment=str(attachment))
+
+
 def _collect_one(request: Request, store: Store, attachment: Attachment) -> None:
     try:
         with store.lock(attachment, wait=False):

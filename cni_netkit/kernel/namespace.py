@@ -9,6 +9,7 @@ from pathlib import Path
 from pyroute2.netlink.rtnl.nsidmsg import nsidmsg
 
 from cni_netkit.kernel import link, netdev, nft, route
+from cni_netkit.kernel.deletion import Deletions
 from cni_netkit.kernel.errors import KernelError
 from cni_netkit.kernel.model import Link, Queue, Route, Wanted
 from cni_netkit.kernel.netlink import Ask, NetlinkSocket
@@ -46,6 +47,8 @@ TRIAL_DEVICE = Wanted(
     peer_mac=None,
     peer_name="",
 )
+
+_of_the_host = Deletions()
 
 _known_features: dict[str, bool] = {}
 """netkit is built in or not at all, so what was found out once holds as long as the kernel runs."""
@@ -108,7 +111,10 @@ class Namespace:
 
     def delete_link(self, found: Link, nsid: int | None = None) -> None:
         """Delete a device, of this namespace or of the one with id `nsid`."""
-        link.delete(self._rtnl, found.index, found.name, nsid)
+        if nsid is None and self.netns.is_own:
+            _of_the_host.delete(self._rtnl, found)
+        else:
+            link.delete(self._rtnl, found.index, found.name, nsid)
 
     def link_in(self, nsid: int, name: str) -> Link | None:
         """A device of another namespace, by that one's id; None also if there is no such id."""

@@ -21,7 +21,7 @@ class Netns:
     def __init__(self, descriptor: int, path: str, *, own: bool) -> None:
         self.descriptor = descriptor
         self.path = path
-        self._own = own
+        self.is_own = own
         status = os.fstat(descriptor)
         self.identity = (status.st_dev, status.st_ino)
 
@@ -77,7 +77,7 @@ class Netns:
         In a thread that is entered once and then thrown away, so that no switch can leak into
         other work of this process.
         """
-        if self._own:
+        if self.is_own:
             return function()
 
         def enter_and_call() -> Outcome:

@@ -1,0 +1,1 @@
+"""The cni-netkit command, for whoever runs a node."""

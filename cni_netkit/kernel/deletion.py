@@ -1,0 +1,101 @@
+"""Deleting devices of the host together.
+
+Unregistering waits for an RCU grace period, 15 ms and more, under the rtnetlink lock: one by one,
+thirty deletions take thirty of them. Those that are waiting at the same time are put into one link
+group and deleted by group (RTM_DELLINK with IFLA_GROUP), which costs a single one. Who comes first
+deletes at once; who comes meanwhile is collected for the next round.
+"""
+
+import errno
+import secrets
+import threading
+
+from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
+
+from cni_netkit.kernel import link
+from cni_netkit.kernel.errors import KernelError
+from cni_netkit.kernel.model import Link
+from cni_netkit.kernel.netlink import Ask, NetlinkSocket
+from cni_netkit.kernel.uapi import RTM_DELLINK, RTM_SETLINK
+
+GROUP_BITS = 31
+"""A group is picked at random for each round: nobody else's devices are in it."""
+
+
+class _Job:
+    """One deletion that somebody waits for."""
+
+    def __init__(self, device: Link) -> None:
+        self.device = device
+        self.done = threading.Event()
+        self.error: KernelError | None = None
+
+
+class Deletions:
+    """The deletions of one namespace. A process has one for its host."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._waiting: list[_Job] = []
+        self._at_work = False
+
+    def delete(self, socket: NetlinkSocket, device: Link) -> None:
+        """Delete a device; one that is gone counts as deleted. Raises `KernelError`."""
+        job = _Job(device)
+        with self._lock:
+            self._waiting.append(job)
+            leads = not self._at_work
+            self._at_work = True
+        if leads:
+            self._work(socket)
+        job.done.wait()
+        if job.error:
+            raise job.error
+
+    def _work(self, socket: NetlinkSocket) -> None:
+        """Round after round until nobody waits."""
+        while True:
+            with self._lock:
+                jobs, self._waiting = self._waiting, []
+                self._at_work = bool(jobs)
+            if not jobs:
+                return
+            try:
+                _delete_all(socket, jobs)
+            finally:
+                for job in jobs:
+                    job.done.set()
+
+
+def _delete_all(socket: NetlinkSocket, jobs: list[_Job]) -> None:
+    together = jobs if len(jobs) > 1 and _delete_group(socket, jobs) else []
+    for job in jobs:
+        if job in together:
+            continue
+        try:
+            link.delete(socket, job.device.index, job.device.name)
+        except KernelError as error:
+            job.error = error
+
+
+def _delete_group(socket: NetlinkSocket, jobs: list[_Job]) -> bool:
+    """Delete in one request; False if the kernel did not, then each is to be tried alone."""
+    group = 1 + secrets.randbits(GROUP_BITS)
+    members = [_join(job.device, group) for job in jobs]
+    message = ifinfmsg()
+    message["attrs"] = [("IFLA_GROUP", group)]
+    names = ", ".join(job.device.name for job in jobs)
+    try:
+        # A member that is gone already is no obstacle for the others.
+        socket.ask(*members, tolerated=(errno.ENODEV,))
+        socket.ask(Ask(f"delete the devices {names}", message, RTM_DELLINK))
+    except KernelError as error:
+        return error.errno == errno.ENODEV  # all of them are gone
+    return True
+
+
+def _join(device: Link, group: int) -> Ask:
+    message = ifinfmsg()
+    message["index"] = device.index
+    message["attrs"] = [("IFLA_GROUP", group)]
+    return Ask(f"put the device {device.name} into a link group", message, RTM_SETLINK)
