@@ -12,29 +12,17 @@ from typing import Any
 
 import pytest
 
-from cni_netkit.kernel.namespace import Namespace
 from cni_netkit.verbs import handle
 from tests.kernel import judge
+from tests.kernel.features import kernel_has_netkit
 
 CLONE_FS, CLONE_NEWNS, CLONE_NEWNET = 0x00000200, 0x00020000, 0x40000000
 MS_REC_PRIVATE = 0x4000 | 0x40000
-FEATURES = ("netkit", "single", "scrub", "queue-create")
 
 libc = ctypes.CDLL(None, use_errno=True)
 identifiers = itertools.count(os.getpid() % 1000 * 100)
 
 JSON = dict[str, Any]
-
-
-def kernel_has_netkit() -> bool:
-    """Whether the kernel tests can run here, without the lab."""
-    if os.geteuid() != 0:
-        return False
-    host = Namespace.current()
-    try:
-        return host.features(FEATURES) == frozenset(FEATURES)
-    finally:
-        host.close()
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -1,0 +1,33 @@
+"""What holds for all tests: on the lab kernel only kernel tests, in CI no skipping."""
+
+import os
+
+import pytest
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--through",
+        choices=["process", "agent"],
+        default="process",
+        help="kernel tests: the plugin in the tests' own process, or through launcher and agent",
+    )
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """The lab is for what needs its kernel; the rest has run on the machine's own."""
+    if not os.environ.get("CNI_NETKIT_IN_LAB"):
+        return
+    out = [item for item in items if "tests/kernel/" not in item.path.as_posix()]
+    config.hook.pytest_deselected(items=out)
+    items[:] = [item for item in items if item not in out]
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """In continuous integration a test that is skipped is a tool that was not installed."""
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    skipped = reporter.stats.get("skipped", []) if reporter else []
+    if reporter and os.environ.get("CI") and skipped:
+        reporter.write_line(f"{len(skipped)} skipped, and with CI set nothing may be", red=True)
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
