@@ -25,6 +25,7 @@ from cni_netkit.ipam.base import (
     one_per_family,
     requested,
 )
+from cni_netkit.ipam.owners import Owners
 from cni_netkit.ipam.ranges import DATA_DIR, Config, Range
 from cni_netkit.spec.errors import CNIError, Code
 from cni_netkit.spec.result import JSON, Result
@@ -52,8 +53,9 @@ class HostLocal:
         resolver = _resolver(self._config.resolv_conf)
         ips: list[JSON] = []
         with self._locked():
+            owners = self._owners()
             for range_set in sets:
-                if any(_range_of(range_set, address) for address in self._owned()):
+                if any(_range_of(range_set, address) for address in self._owned(owners)):
                     raise CNIError(
                         Code.ALREADY_EXISTS,
                         f"{self._who()} has an address on network {self._context.network} already",
@@ -71,8 +73,11 @@ class HostLocal:
                     )
             except BaseException:
                 for ip in ips:
-                    (self._folder / ip["address"].partition("/")[0]).unlink(missing_ok=True)
+                    self._path(ip["address"]).unlink(missing_ok=True)
                 raise
+            for ip in ips:
+                owners.add(self._owner, self._path(ip["address"]).name)
+            owners.remember()
         return Result(ips=tuple(ips), routes=self._config.routes, dns=resolver)
 
     def delete(self, known: Sequence[str] = ()) -> None:
@@ -84,7 +89,7 @@ class HostLocal:
         """Raises error 105 if no address, or not every `known` one, is reserved."""
         with self._locked():
             reserved = [each for each in known if self._is_ours(self._path(each))]
-            if len(reserved) < len(known) or not (known or any(self._owned())):
+            if len(reserved) < len(known) or not (known or self._owned(self._owners())):
                 raise CNIError(
                     Code.CHECK_DIFFERENCE,
                     f"IPAM: expected an address reserved for {self._who()} under {self._folder}, "
@@ -195,10 +200,15 @@ class HostLocal:
         return True
 
     def _release(self, known: Sequence[str] = ()) -> None:
+        owners = Owners.remembered(self._folder)
         paths = [self._path(each) for each in known]
         for path in paths or self._owned_paths():
             if not paths or self._is_ours(path):
                 path.unlink(missing_ok=True)
+                if owners:
+                    owners.remove(self._owner, path.name)
+        if owners:
+            owners.remember()
 
     def _owned_paths(self) -> list[Path]:
         found = [path for _, path, owner in self._reservations() if owner == self._owner]
@@ -217,9 +227,14 @@ class HostLocal:
         except OSError:
             return False
 
-    def _owned(self) -> Iterator[Address]:
-        owners = (self._owner, self._context.container_id)
-        return (address for address, _, owner in self._reservations() if owner in owners)
+    def _owners(self) -> Owners:
+        return Owners.remembered(self._folder) or Owners.read(
+            self._folder, ((owner, str(address)) for address, _, owner in self._reservations())
+        )
+
+    def _owned(self, owners: Owners) -> list[Address]:
+        own = owners.of(self._owner) | owners.of(self._context.container_id)
+        return [ip_address(address) for address in own]
 
     def _reservations(self) -> Iterator[tuple[Address, Path, str]]:
         for name in os.listdir(self._folder):

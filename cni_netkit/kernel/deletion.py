@@ -10,13 +10,11 @@ import errno
 import secrets
 import threading
 
-from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
-
-from cni_netkit.kernel import link
+from cni_netkit.kernel import encode, link
 from cni_netkit.kernel.errors import KernelError
 from cni_netkit.kernel.model import Link
 from cni_netkit.kernel.netlink import Ask, NetlinkSocket
-from cni_netkit.kernel.uapi import RTM_DELLINK, RTM_SETLINK
+from cni_netkit.kernel.uapi import IFLA_GROUP, RTM_DELLINK, RTM_SETLINK
 
 GROUP_BITS = 31
 """A group is picked at random for each round: nobody else's devices are in it."""
@@ -82,8 +80,7 @@ def _delete_group(socket: NetlinkSocket, jobs: list[_Job]) -> bool:
     """Delete in one request; False if the kernel did not, then each is to be tried alone."""
     group = 1 + secrets.randbits(GROUP_BITS)
     members = [_join(job.device, group) for job in jobs]
-    message = ifinfmsg()
-    message["attrs"] = [("IFLA_GROUP", group)]
+    message = encode.link(encode.u32(IFLA_GROUP, group))
     names = ", ".join(job.device.name for job in jobs)
     try:
         # A member that is gone already is no obstacle for the others.
@@ -95,7 +92,5 @@ def _delete_group(socket: NetlinkSocket, jobs: list[_Job]) -> bool:
 
 
 def _join(device: Link, group: int) -> Ask:
-    message = ifinfmsg()
-    message["index"] = device.index
-    message["attrs"] = [("IFLA_GROUP", group)]
+    message = encode.link(encode.u32(IFLA_GROUP, group), index=device.index)
     return Ask(f"put the device {device.name} into a link group", message, RTM_SETLINK)

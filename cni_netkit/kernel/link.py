@@ -8,6 +8,7 @@ from typing import Any
 
 from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
 
+from cni_netkit.kernel import encode, uapi
 from cni_netkit.kernel.errors import KernelError
 from cni_netkit.kernel.model import Link, Wanted
 from cni_netkit.kernel.netlink import Ask, NetlinkSocket
@@ -27,6 +28,7 @@ from cni_netkit.kernel.uapi import (
 )
 
 UNUSED_VALUE = 0xFFFF
+NO_STATISTICS = encode.u32(uapi.IFLA_EXT_MASK, uapi.RTEXT_FILTER_SKIP_STATS)
 
 
 def create_pair(host: NetlinkSocket, wanted: Wanted, container_netns: int) -> Link:
@@ -34,46 +36,41 @@ def create_pair(host: NetlinkSocket, wanted: Wanted, container_netns: int) -> Li
 
     The kernel's echo tells both indexes (the peer's as IFLA_LINK), so nothing is looked up.
     """
-    peer_attrs: list[tuple[str, Any]] = [
-        ("IFLA_IFNAME", wanted.peer_name),
-        ("IFLA_MTU", wanted.mtu),
-        ("IFLA_NET_NS_FD", container_netns),
-    ]
-    if wanted.peer_mac:
-        peer_attrs.append(("IFLA_ADDRESS", wanted.peer_mac))
     # Flags in the peer's header have no effect: netkit configures its peer without them.
-    peer = {"attrs": peer_attrs}
+    peer = encode.link(
+        encode.text(uapi.IFLA_IFNAME, wanted.peer_name),
+        encode.u32(uapi.IFLA_MTU, wanted.mtu),
+        encode.u32(uapi.IFLA_NET_NS_FD, container_netns),
+        encode.mac(uapi.IFLA_ADDRESS, wanted.peer_mac) if wanted.peer_mac else b"",
+        encode.u32(uapi.IFLA_NUM_RX_QUEUES, wanted.rx_queues) if wanted.kind == "netkit" else b"",
+    )
     if wanted.kind == "netkit":
-        peer_attrs.append(("IFLA_NUM_RX_QUEUES", wanted.rx_queues))
-        data = [*_netkit_attributes(wanted), ("IFLA_NETKIT_PEER_INFO", peer)]
+        data = _netkit_attributes(wanted) + encode.attribute(uapi.IFLA_NETKIT_PEER_INFO, peer)
     else:
-        data = [("VETH_INFO_PEER", peer)]
+        data = encode.attribute(uapi.VETH_INFO_PEER, peer)
     asked = f"create the {wanted.kind} pair {wanted.name} (host) and {wanted.peer_name} (container)"
     return _create(host, wanted, asked, data)
 
 
 def create_single(container: NetlinkSocket, wanted: Wanted) -> Link:
     """Create a single netkit device in the namespace of the socket."""
-    return _create(
-        container,
-        wanted,
-        f"create the single netkit device {wanted.name}",
-        _netkit_attributes(wanted),
-    )
+    asked = f"create the single netkit device {wanted.name}"
+    return _create(container, wanted, asked, _netkit_attributes(wanted))
 
 
 def get(
     socket: NetlinkSocket, *, name: str = "", index: int = 0, nsid: int | None = None
 ) -> Link | None:
     """Look a device up by name or index, here or in the namespace with id `nsid`."""
-    message = ifinfmsg()
-    message["index"] = index
-    attrs: list[tuple[str, Any]] = [] if index else [("IFLA_IFNAME", name)]
-    if nsid is not None:
-        attrs.append(("IFLA_IF_NETNSID", nsid))
-    message["attrs"] = attrs
+    message = encode.link(
+        NO_STATISTICS,
+        b"" if index else encode.text(uapi.IFLA_IFNAME, name),
+        b"" if nsid is None else encode.u32(uapi.IFLA_TARGET_NETNSID, nsid),
+        index=index,
+    )
+    asked = f"look up the device {name or index}"
     try:
-        ((answer,),) = socket.ask(Ask(f"look up the device {name or index}", message, RTM_GETLINK))
+        ((answer,),) = socket.ask(Ask(asked, message, RTM_GETLINK, answer=ifinfmsg))
     except KernelError as error:
         if error.errno == errno.ENODEV:
             return None
@@ -83,54 +80,42 @@ def get(
 
 def dump(socket: NetlinkSocket) -> list[Link]:
     """Every device of the socket's namespace."""
-    return [_read(answer) for answer in socket.dump("list the devices", ifinfmsg(), RTM_GETLINK)]
+    message = encode.link(NO_STATISTICS)
+    return [
+        _read(answer)
+        for answer in socket.dump("list the devices", message, RTM_GETLINK, answer=ifinfmsg)
+    ]
 
 
 def set_up(index: int, name: str) -> Ask:
     """Request: bring a device up."""
-    message = ifinfmsg()
-    message["index"] = index
-    message["flags"] = message["change"] = IFF_UP
-    return Ask(f"bring the device {name} up", message, RTM_SETLINK)
+    return Ask(f"bring the device {name} up", encode.link(index=index, flags=IFF_UP), RTM_SETLINK)
 
 
 def delete(socket: NetlinkSocket, index: int, name: str, target_nsid: int | None = None) -> None:
     """Delete a device; a pair goes as a whole. One that is gone already counts as deleted.
 
-    `target_nsid`: the namespace it is in, by its id as seen from here (IFLA_TARGET_NETNSID; it was
-    IFLA_IF_NETNSID once, and still is in pyroute2).
+    `target_nsid`: the namespace it is in, by its id as seen from here.
     """
-    message = ifinfmsg()
-    message["index"] = index
-    if target_nsid is not None:
-        message["attrs"] = [("IFLA_IF_NETNSID", target_nsid)]
+    where = b"" if target_nsid is None else encode.u32(uapi.IFLA_TARGET_NETNSID, target_nsid)
     try:
-        socket.ask(Ask(f"delete the device {name}", message, RTM_DELLINK))
+        socket.ask(Ask(f"delete the device {name}", encode.link(where, index=index), RTM_DELLINK))
     except KernelError as error:
         if error.errno != errno.ENODEV:
             raise
 
 
-def knows(socket: NetlinkSocket, attribute: str | None) -> bool:
-    """Whether the kernel has netkit (None), or one attribute of it ("IFLA_NETKIT_PAIRING").
+def knows(socket: NetlinkSocket, attribute: int | None) -> bool:
+    """Whether the kernel has netkit (None), or one attribute of it (IFLA_NETKIT_PAIRING).
 
     Nothing is created: the value is one that a kernel refuses if it knows the attribute (EINVAL,
     ERANGE), in a request without NLM_F_CREATE that otherwise ends with ENODEV.
     """
-    message = ifinfmsg()
-    probe = (attribute, UNUSED_VALUE) if attribute else ("IFLA_NETKIT_PRIMARY", 1)  # read only
-    message["attrs"] = [
-        ("IFLA_IFNAME", "netkit-probe"),
-        (
-            "IFLA_LINKINFO",
-            {
-                "attrs": [
-                    ("IFLA_INFO_KIND", "netkit"),
-                    ("IFLA_INFO_DATA", {"attrs": [probe]}),
-                ]
-            },
-        ),
-    ]
+    # The kernel knows IFLA_NETKIT_PRIMARY, and that it is read only.
+    probe = (
+        encode.u32(attribute, UNUSED_VALUE) if attribute else encode.u8(uapi.IFLA_NETKIT_PRIMARY, 1)
+    )
+    message = encode.link(encode.text(uapi.IFLA_IFNAME, "netkit-probe"), _info("netkit", probe))
     try:
         socket.ask(Ask("ask for netkit", message, RTM_NEWLINK))
     except KernelError as error:
@@ -140,41 +125,58 @@ def knows(socket: NetlinkSocket, attribute: str | None) -> bool:
     return False
 
 
-def _netkit_attributes(wanted: Wanted) -> list[tuple[str, Any]]:
-    attrs: list[tuple[str, Any]] = [("IFLA_NETKIT_MODE", NETKIT_MODE[wanted.mode])]
+def _info(kind: str, data: bytes) -> bytes:
+    return encode.nested(
+        uapi.IFLA_LINKINFO,
+        encode.text(uapi.IFLA_INFO_KIND, kind),
+        encode.attribute(uapi.IFLA_INFO_DATA, data),
+    )
+
+
+def _netkit_attributes(wanted: Wanted) -> bytes:
+    attributes = [encode.u32(uapi.IFLA_NETKIT_MODE, NETKIT_MODE[wanted.mode])]
     if wanted.pairing == "single":
-        attrs.append(("IFLA_NETKIT_PAIRING", NETKIT_PAIRING["single"]))
+        attributes.append(encode.u32(uapi.IFLA_NETKIT_PAIRING, NETKIT_PAIRING["single"]))
     else:
-        attrs.append(("IFLA_NETKIT_POLICY", NETKIT_POLICY[wanted.policy]))
-        attrs.append(("IFLA_NETKIT_PEER_POLICY", NETKIT_POLICY[wanted.peer_policy]))
+        attributes += [
+            encode.u32(uapi.IFLA_NETKIT_POLICY, NETKIT_POLICY[wanted.policy]),
+            encode.u32(uapi.IFLA_NETKIT_PEER_POLICY, NETKIT_POLICY[wanted.peer_policy]),
+        ]
         # Defaults are left out: kernels before the attribute ignore it, and mean the default.
         if wanted.scrub != "default":
-            attrs.append(("IFLA_NETKIT_SCRUB", NETKIT_SCRUB[wanted.scrub]))
+            attributes.append(encode.u32(uapi.IFLA_NETKIT_SCRUB, NETKIT_SCRUB[wanted.scrub]))
         if wanted.peer_scrub != "default":
-            attrs.append(("IFLA_NETKIT_PEER_SCRUB", NETKIT_SCRUB[wanted.peer_scrub]))
+            attributes.append(
+                encode.u32(uapi.IFLA_NETKIT_PEER_SCRUB, NETKIT_SCRUB[wanted.peer_scrub])
+            )
     if wanted.headroom:
-        attrs.append(("IFLA_NETKIT_HEADROOM", wanted.headroom))
+        attributes.append(encode.u16(uapi.IFLA_NETKIT_HEADROOM, wanted.headroom))
     if wanted.tailroom:
-        attrs.append(("IFLA_NETKIT_TAILROOM", wanted.tailroom))
-    return attrs
+        attributes.append(encode.u16(uapi.IFLA_NETKIT_TAILROOM, wanted.tailroom))
+    return b"".join(attributes)
 
 
-def _create(socket: NetlinkSocket, wanted: Wanted, asked: str, data: list[tuple[str, Any]]) -> Link:
-    message = ifinfmsg()
-    attrs: list[tuple[str, Any]] = [("IFLA_IFNAME", wanted.name), ("IFLA_MTU", wanted.mtu)]
-    if wanted.kind == "netkit":
-        message["flags"] = message["change"] = IFF_UP
-    if wanted.pairing == "single":
-        attrs.append(("IFLA_NUM_RX_QUEUES", wanted.rx_queues))
-    if wanted.mac:
-        attrs.append(("IFLA_ADDRESS", wanted.mac))
-    info = {"attrs": [("IFLA_INFO_KIND", wanted.kind), ("IFLA_INFO_DATA", {"attrs": data})]}
-    message["attrs"] = [*attrs, ("IFLA_LINKINFO", info)]
-    mark = _set_alias(wanted)
+def _create(socket: NetlinkSocket, wanted: Wanted, asked: str, data: bytes) -> Link:
+    is_single = wanted.pairing == "single"
+    message = encode.link(
+        encode.text(uapi.IFLA_IFNAME, wanted.name),
+        encode.u32(uapi.IFLA_MTU, wanted.mtu),
+        encode.mac(uapi.IFLA_ADDRESS, wanted.mac) if wanted.mac else b"",
+        encode.u32(uapi.IFLA_NUM_RX_QUEUES, wanted.rx_queues) if is_single else b"",
+        _info(wanted.kind, data),
+        flags=IFF_UP if wanted.kind == "netkit" else 0,
+    )
+    mark = Ask(
+        f"mark the device {wanted.name} as ours",
+        encode.link(
+            encode.text(uapi.IFLA_IFNAME, wanted.name),
+            encode.attribute(uapi.IFLA_IFALIAS, wanted.alias.encode()),
+        ),
+        RTM_SETLINK,
+    )
+    flags = NLM_F_CREATE | NLM_F_EXCL | NLM_F_ECHO
     try:
-        echoed, _ = socket.ask(
-            Ask(asked, message, RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL | NLM_F_ECHO), mark
-        )
+        echoed, _ = socket.ask(Ask(asked, message, RTM_NEWLINK, flags, answer=ifinfmsg), mark)
     except KernelError as error:
         # A device without our mark would not be known as ours later on.
         if error.asked == mark.asked and (unmarked := get(socket, name=wanted.name)):
@@ -186,12 +188,6 @@ def _create(socket: NetlinkSocket, wanted: Wanted, asked: str, data: list[tuple[
     if link is None:
         raise KernelError(asked, errno.ENODEV)
     return link
-
-
-def _set_alias(wanted: Wanted) -> Ask:
-    message = ifinfmsg()
-    message["attrs"] = [("IFLA_IFNAME", wanted.name), ("IFLA_IFALIAS", wanted.alias)]
-    return Ask(f"mark the device {wanted.name} as ours", message, RTM_SETLINK)
 
 
 def _read(answer: Any) -> Link:

@@ -15,6 +15,8 @@ from cni_netkit.kernel.model import Link, Queue, Route, Wanted
 from cni_netkit.kernel.netlink import Ask, NetlinkSocket
 from cni_netkit.kernel.netns import Netns
 from cni_netkit.kernel.uapi import (
+    IFLA_NETKIT_PAIRING,
+    IFLA_NETKIT_SCRUB,
     NETLINK_GENERIC,
     NETLINK_NETFILTER,
     NETLINK_ROUTE,
@@ -24,8 +26,8 @@ from cni_netkit.kernel.uapi import (
 
 PROBES = {
     "netkit": None,
-    "single": "IFLA_NETKIT_PAIRING",
-    "scrub": "IFLA_NETKIT_SCRUB",
+    "single": IFLA_NETKIT_PAIRING,
+    "scrub": IFLA_NETKIT_SCRUB,
 }
 NO_ID = 0xFFFFFFFF
 NO_QUEUE = 0xFFFFFFFE

@@ -42,13 +42,17 @@ DUMP_ATTEMPTS = 5
 
 @dataclass
 class Ask:
-    """One request: `message` (attributes and fields set), its type, and what it asks, in words."""
+    """One request: what it asks, in words; a message of pyroute2, or one packed without header.
+
+    `answer` is pyroute2's class for what comes back, where that is not the message's own.
+    """
 
     asked: str
     message: Any
     type: int
     flags: int = 0
     acknowledged: bool = True
+    answer: Any = None
 
 
 class NetlinkSocket:
@@ -109,11 +113,11 @@ class NetlinkSocket:
             raise refusals[min(refusals)]
         return list(answers.values())
 
-    def dump(self, asked: str, message: Any, kind: int) -> list[Any]:
+    def dump(self, asked: str, message: Any, kind: int, answer: Any = None) -> list[Any]:
         """Ask for every object; again, where it changed meanwhile (NLM_F_DUMP_INTR)."""
         for _ in range(DUMP_ATTEMPTS):
-            (answers,) = self.ask(Ask(asked, message, kind, NLM_F_DUMP))
-            if not any(answer["header"]["flags"] & NLM_F_DUMP_INTR for answer in answers):
+            (answers,) = self.ask(Ask(asked, message, kind, NLM_F_DUMP, answer=answer))
+            if not any(each["header"]["flags"] & NLM_F_DUMP_INTR for each in answers):
                 break
         return answers
 
@@ -141,11 +145,14 @@ class NetlinkSocket:
 
 def _encode(request: Ask, sequence: int) -> bytes:
     message = request.message
-    message["header"]["type"] = request.type
     # A dump ends with NLMSG_DONE; an acknowledgement of its own would come in between.
     is_dump = request.flags & NLM_F_DUMP == NLM_F_DUMP
     acknowledge = NLM_F_ACK if request.acknowledged and not is_dump else 0
-    message["header"]["flags"] = NLM_F_REQUEST | acknowledge | request.flags
+    flags = NLM_F_REQUEST | acknowledge | request.flags
+    if isinstance(message, bytes):
+        return HEADER.pack(HEADER.size + len(message), request.type, flags, sequence, 0) + message
+    message["header"]["type"] = request.type
+    message["header"]["flags"] = flags
     message["header"]["sequence_number"] = sequence
     message.reset()
     message.encode()
@@ -154,7 +161,7 @@ def _encode(request: Ask, sequence: int) -> bytes:
 
 
 def _decode(request: Ask, kind: int, flags: int, payload: bytes) -> Any:
-    answer = type(request.message)(payload)
+    answer = (request.answer or type(request.message))(payload)
     answer.decode()
     answer["header"]["type"], answer["header"]["flags"] = kind, flags
     return answer

@@ -8,6 +8,8 @@ from typing import Any
 from pyroute2.netlink.rtnl.ifaddrmsg import ifaddrmsg
 from pyroute2.netlink.rtnl.rtmsg import rtmsg
 
+from cni_netkit.kernel import uapi
+from cni_netkit.kernel.encode import IFADDRMSG, RTMSG, attribute, ip, u32
 from cni_netkit.kernel.errors import KernelError
 from cni_netkit.kernel.model import Route
 from cni_netkit.kernel.netlink import Ask, NetlinkSocket
@@ -36,57 +38,55 @@ ANYWHERE = {4: "1.0.0.1", 6: "2000::1"}
 def add_address(index: int, device: str, address: str, *, prefix_route: bool = True) -> Ask:
     """Request: give `address` ("10.1.0.2/24") to a device, usable at once (IFA_F_NODAD)."""
     interface = ip_interface(address)
-    message = ifaddrmsg()
-    message["family"] = FAMILIES[interface.version]
-    message["prefixlen"] = interface.network.prefixlen
-    message["index"] = index
     flags = 0 if prefix_route else IFA_F_NOPREFIXROUTE
     if interface.version == 6:
         flags |= IFA_F_NODAD
-    message["attrs"] = [
-        ("IFA_LOCAL", str(interface.ip)),
-        ("IFA_ADDRESS", str(interface.ip)),
-        ("IFA_FLAGS", flags),
-    ]
-    return Ask(
-        f"give the address {address} to the device {device}",
-        message,
-        RTM_NEWADDR,
-        NLM_F_CREATE | NLM_F_EXCL,
+    packed = interface.ip.packed
+    message = b"".join(
+        (
+            IFADDRMSG.pack(FAMILIES[interface.version], interface.network.prefixlen, 0, 0, index),
+            attribute(uapi.IFA_LOCAL, packed),
+            attribute(uapi.IFA_ADDRESS, packed),
+            u32(uapi.IFA_FLAGS, flags),
+        )
     )
+    asked = f"give the address {address} to the device {device}"
+    return Ask(asked, message, RTM_NEWADDR, NLM_F_CREATE | NLM_F_EXCL)
 
 
 def add(index: int, device: str, route: Route, *, exclusive: bool) -> Ask:
     """Request: add a route; `exclusive`: there must be none to that destination yet."""
     network = ip_network(route.destination, strict=False)
-    message = rtmsg()
-    message["family"] = FAMILIES[network.version]
-    message["dst_len"] = network.prefixlen
-    message["table"] = route.table if route.table < 256 else 0
-    message["proto"] = RTPROT_BOOT
-    message["type"] = RTN_UNICAST
-    message["scope"] = _scope(route)
-    attrs: list[tuple[str, Any]] = [("RTA_OIF", index), ("RTA_TABLE", route.table)]
+    attributes = [u32(uapi.RTA_OIF, index), u32(uapi.RTA_TABLE, route.table)]
     if network.prefixlen:
-        attrs.append(("RTA_DST", str(network.network_address)))
+        attributes.append(attribute(uapi.RTA_DST, network.network_address.packed))
     if route.gateway:
-        attrs.append(("RTA_GATEWAY", route.gateway))
-        if route.onlink:
-            message["flags"] = RTNH_F_ONLINK
+        attributes.append(ip(uapi.RTA_GATEWAY, route.gateway))
     if route.source:
-        attrs.append(("RTA_PREFSRC", route.source))
+        attributes.append(ip(uapi.RTA_PREFSRC, route.source))
     if route.priority:
-        attrs.append(("RTA_PRIORITY", route.priority))
-    metrics = [
-        (name, value)
-        for name, value in (("RTAX_MTU", route.mtu), ("RTAX_ADVMSS", route.advmss))
+        attributes.append(u32(uapi.RTA_PRIORITY, route.priority))
+    metrics = b"".join(
+        u32(kind, value)
+        for kind, value in ((uapi.RTAX_MTU, route.mtu), (uapi.RTAX_ADVMSS, route.advmss))
         if value
-    ]
+    )
     if metrics:
-        attrs.append(("RTA_METRICS", {"attrs": metrics}))
-    message["attrs"] = attrs
+        attributes.append(attribute(uapi.RTA_METRICS, metrics))
+    header = RTMSG.pack(
+        FAMILIES[network.version],
+        network.prefixlen,
+        0,  # of the source
+        0,  # type of service
+        route.table if route.table < 256 else 0,
+        RTPROT_BOOT,
+        _scope(route),
+        RTN_UNICAST,
+        RTNH_F_ONLINK if route.gateway and route.onlink else 0,
+    )
+    asked = f"add the route {route} through the device {device}"
     flags = NLM_F_CREATE | (NLM_F_EXCL if exclusive else 0)
-    return Ask(f"add the route {route} through the device {device}", message, RTM_NEWROUTE, flags)
+    return Ask(asked, header + b"".join(attributes), RTM_NEWROUTE, flags)
 
 
 def addresses(socket: NetlinkSocket, index: int) -> list[str]:
@@ -116,20 +116,18 @@ def routes(socket: NetlinkSocket, index: int) -> list[Route]:
 def towards(socket: NetlinkSocket, destination: str) -> tuple[Route, int | None] | None:
     """The routing table's entry for one address, and its device's index; None: unreachable."""
     interface = ip_interface(destination)
-    message = rtmsg()
-    message["family"] = FAMILIES[interface.version]
-    message["dst_len"] = interface.max_prefixlen
-    message["flags"] = RTM_F_FIB_MATCH
-    message["attrs"] = [("RTA_DST", str(interface.ip))]
+    family = FAMILIES[interface.version]
+    header = RTMSG.pack(family, interface.max_prefixlen, 0, 0, 0, 0, 0, 0, RTM_F_FIB_MATCH)
+    message = header + attribute(uapi.RTA_DST, interface.ip.packed)
     try:
         ((answer,),) = socket.ask(
-            Ask(f"look up the route to {interface.ip}", message, RTM_GETROUTE)
+            Ask(f"look up the route to {interface.ip}", message, RTM_GETROUTE, answer=rtmsg)
         )
     except KernelError as error:
         if error.errno in (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ESRCH, errno.EINVAL):
             return None
         raise
-    return _read(answer, message["family"]), answer.get_attr("RTA_OIF")
+    return _read(answer, family), answer.get_attr("RTA_OIF")
 
 
 def default_device(socket: NetlinkSocket) -> int | None:
