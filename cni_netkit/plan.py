@@ -1,7 +1,6 @@
 """Deciding: from a configuration and the facts to steps with every name fixed. Pure."""
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from typing import Any
 
 from cni_netkit.attachment import Attachment
@@ -99,7 +98,7 @@ def steps(
 
 def to_record(plan: Plan) -> list[dict[str, Any]]:
     """The plan as JSON, for the attachment's record."""
-    return [{"step": step.name, **asdict(step)} for step in plan]  # type: ignore[call-overload]
+    return [{"step": step.name, **vars(step)} for step in plan]
 
 
 def from_record(entries: Sequence[dict[str, Any]]) -> Plan:

@@ -1,17 +1,17 @@
 """What survives a process: one record per attachment, and locks.
 
 A record is created before anything else is done and removed after everything else is undone, so
-whatever a killed process left behind, its record tells. Contents are JSON; a record appears and
-changes as a whole (link(2), rename(2)), never in parts.
+whatever a killed process left behind, its record tells. Contents are JSON; a record is written with
+one write(2) and replaced by rename(2). One that cannot be read counts as lost.
 """
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import json
 import os
 import struct
-import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +23,9 @@ from cni_netkit.spec.errors import CNIError, Code
 
 ROOT = Path("/var/lib/cni/netkit")
 """On disk, as the addresses that IPAM gave away are: both must be found after a reboot."""
+
+NEW = ".new"
+"""A record on its way to replace another."""
 
 F_OFD_SETLK = 37
 """Open file description locks, include/uapi/asm-generic/fcntl.h; they work between threads too."""
@@ -91,20 +94,24 @@ class Store:
         """Write a record that must not exist yet. Raises error 103 if it does."""
         path = self._path(record.attachment)
         try:
-            with self._written(path, record) as temporary:
-                os.link(temporary, path)
+            self._write(path, record, os.O_EXCL)
         except FileExistsError:
             raise CNIError(
                 Code.ALREADY_EXISTS,
                 f"{record.attachment} is attached already",
                 f"its record is {path}; DEL it first",
             ) from None
+        except OSError as error:
+            raise self._failure(path, error) from None
 
     def update(self, record: Record) -> None:
-        """Replace a record."""
+        """Replace a record; whoever reads it meanwhile sees the old or the new one."""
         path = self._path(record.attachment)
-        with self._written(path, record) as temporary:
-            os.rename(temporary, path)
+        try:
+            self._write(path + NEW, record, os.O_TRUNC)
+            os.rename(path + NEW, path)
+        except OSError as error:
+            raise self._failure(path, error) from None
 
     def load(self, attachment: Attachment) -> Record | None:
         """The record of an attachment; None if there is none, or none that can be read."""
@@ -113,7 +120,10 @@ class Store:
     def remove(self, attachment: Attachment) -> None:
         """Forget an attachment."""
         # The folder stays: somebody may be about to write another record into it.
-        self._path(attachment).unlink(missing_ok=True)
+        path = self._path(attachment)
+        for each in (path + NEW, path):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(each)
 
     def all(self, network: str | None = None) -> Iterator[Record]:
         """Every record, or every one of a network."""
@@ -128,12 +138,17 @@ class Store:
         One byte of one file is locked, at an offset that is a hash: nothing to clean up.
         Without `wait` raises BlockingIOError where somebody else is at work.
         """
-        self._root.mkdir(parents=True, exist_ok=True, mode=0o700)
         digest = hashlib.sha256(str(what).encode()).digest()
         offset = int.from_bytes(digest[:7], "big")
         # struct flock: type, whence, start, length, pid (0 for these locks).
         wanted = struct.pack("hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, offset, 1, 0)
-        descriptor = os.open(self._root / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        path = f"{self._root}/lock"
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
+        try:
+            descriptor = os.open(path, flags, 0o600)
+        except FileNotFoundError:
+            self._root.mkdir(parents=True, exist_ok=True, mode=0o700)
+            descriptor = os.open(path, flags, 0o600)
 
         def attempt() -> bool:
             try:
@@ -150,34 +165,38 @@ class Store:
         finally:
             os.close(descriptor)
 
-    def _path(self, attachment: Attachment) -> Path:
+    def _path(self, attachment: Attachment) -> str:
         name = f"{attachment.container_id}:{attachment.ifname}.json"
-        return self._root / attachment.network / name
+        return f"{self._root}/{attachment.network}/{name}"
 
-    @contextlib.contextmanager
-    def _written(self, path: Path, record: Record) -> Iterator[Path]:
-        digest = hashlib.sha256(path.name.encode()).hexdigest()
-        temporary = path.with_name(f".{os.getpid()}-{threading.get_native_id()}-{digest}")
+    def _write(self, path: str, record: Record, flags: int) -> None:
+        flags |= os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC
         try:
-            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(record.dump())
-            yield temporary
-        except OSError as error:
-            if isinstance(error, FileExistsError) and path.exists():
-                raise
-            raise CNIError(
-                Code.IO_FAILURE,
-                f"write the record {path}: {error.strerror}",
-                f"the state of attachments is kept under {self._root}",
-            ) from None
+            descriptor = os.open(path, flags, 0o600)
+        except FileNotFoundError:
+            Path(path).parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            descriptor = os.open(path, flags, 0o600)
+        try:
+            # In one piece: a process that is killed leaves all of it or nothing.
+            data = record.dump()
+            if os.write(descriptor, data) != len(data):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        except OSError:
+            os.unlink(path)
+            raise
         finally:
-            with contextlib.suppress(OSError):
-                temporary.unlink(missing_ok=True)
+            os.close(descriptor)
 
-    def _load(self, path: Path) -> Record | None:
+    def _failure(self, path: str, error: OSError) -> CNIError:
+        return CNIError(
+            Code.IO_FAILURE,
+            f"write the record {path}: {error.strerror}",
+            f"the state of attachments is kept under {self._root}",
+        )
+
+    def _load(self, path: str | Path) -> Record | None:
         try:
-            return Record.load(path.read_bytes())
+            with open(path, "rb") as file:
+                return Record.load(file.read())
         except (OSError, ValueError, TypeError, KeyError):
             return None

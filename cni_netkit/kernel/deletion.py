@@ -10,7 +10,7 @@ import errno
 import secrets
 import threading
 
-from cni_netkit.kernel import encode, link
+from cni_netkit.kernel import link, message
 from cni_netkit.kernel.errors import KernelError
 from cni_netkit.kernel.model import Link
 from cni_netkit.kernel.netlink import Ask, NetlinkSocket
@@ -80,17 +80,17 @@ def _delete_group(socket: NetlinkSocket, jobs: list[_Job]) -> bool:
     """Delete in one request; False if the kernel did not, then each is to be tried alone."""
     group = 1 + secrets.randbits(GROUP_BITS)
     members = [_join(job.device, group) for job in jobs]
-    message = encode.link(encode.u32(IFLA_GROUP, group))
+    request = message.link(message.u32(IFLA_GROUP, group))
     names = ", ".join(job.device.name for job in jobs)
     try:
         # A member that is gone already is no obstacle for the others.
         socket.ask(*members, tolerated=(errno.ENODEV,))
-        socket.ask(Ask(f"delete the devices {names}", message, RTM_DELLINK))
+        socket.ask(Ask(f"delete the devices {names}", request, RTM_DELLINK))
     except KernelError as error:
         return error.errno == errno.ENODEV  # all of them are gone
     return True
 
 
 def _join(device: Link, group: int) -> Ask:
-    message = encode.link(encode.u32(IFLA_GROUP, group), index=device.index)
-    return Ask(f"put the device {device.name} into a link group", message, RTM_SETLINK)
+    request = message.link(message.u32(IFLA_GROUP, group), index=device.index)
+    return Ask(f"put the device {device.name} into a link group", request, RTM_SETLINK)

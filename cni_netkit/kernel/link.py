@@ -4,11 +4,8 @@ Follows drivers/net/netkit.c and Documentation/netlink/specs/rt-link.yaml.
 """
 
 import errno
-from typing import Any
 
-from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
-
-from cni_netkit.kernel import encode, uapi
+from cni_netkit.kernel import message, uapi
 from cni_netkit.kernel.errors import KernelError
 from cni_netkit.kernel.model import Link, Wanted
 from cni_netkit.kernel.netlink import Ask, NetlinkSocket
@@ -28,7 +25,7 @@ from cni_netkit.kernel.uapi import (
 )
 
 UNUSED_VALUE = 0xFFFF
-NO_STATISTICS = encode.u32(uapi.IFLA_EXT_MASK, uapi.RTEXT_FILTER_SKIP_STATS)
+NO_STATISTICS = message.u32(uapi.IFLA_EXT_MASK, uapi.RTEXT_FILTER_SKIP_STATS)
 
 
 def create_pair(host: NetlinkSocket, wanted: Wanted, container_netns: int) -> Link:
@@ -37,17 +34,17 @@ def create_pair(host: NetlinkSocket, wanted: Wanted, container_netns: int) -> Li
     The kernel's echo tells both indexes (the peer's as IFLA_LINK), so nothing is looked up.
     """
     # Flags in the peer's header have no effect: netkit configures its peer without them.
-    peer = encode.link(
-        encode.text(uapi.IFLA_IFNAME, wanted.peer_name),
-        encode.u32(uapi.IFLA_MTU, wanted.mtu),
-        encode.u32(uapi.IFLA_NET_NS_FD, container_netns),
-        encode.mac(uapi.IFLA_ADDRESS, wanted.peer_mac) if wanted.peer_mac else b"",
-        encode.u32(uapi.IFLA_NUM_RX_QUEUES, wanted.rx_queues) if wanted.kind == "netkit" else b"",
+    peer = message.link(
+        message.text(uapi.IFLA_IFNAME, wanted.peer_name),
+        message.u32(uapi.IFLA_MTU, wanted.mtu),
+        message.u32(uapi.IFLA_NET_NS_FD, container_netns),
+        message.mac(uapi.IFLA_ADDRESS, wanted.peer_mac) if wanted.peer_mac else b"",
+        message.u32(uapi.IFLA_NUM_RX_QUEUES, wanted.rx_queues) if wanted.kind == "netkit" else b"",
     )
     if wanted.kind == "netkit":
-        data = _netkit_attributes(wanted) + encode.attribute(uapi.IFLA_NETKIT_PEER_INFO, peer)
+        data = _netkit_attributes(wanted) + message.attribute(uapi.IFLA_NETKIT_PEER_INFO, peer)
     else:
-        data = encode.attribute(uapi.VETH_INFO_PEER, peer)
+        data = message.attribute(uapi.VETH_INFO_PEER, peer)
     asked = f"create the {wanted.kind} pair {wanted.name} (host) and {wanted.peer_name} (container)"
     return _create(host, wanted, asked, data)
 
@@ -62,15 +59,15 @@ def get(
     socket: NetlinkSocket, *, name: str = "", index: int = 0, nsid: int | None = None
 ) -> Link | None:
     """Look a device up by name or index, here or in the namespace with id `nsid`."""
-    message = encode.link(
+    request = message.link(
         NO_STATISTICS,
-        b"" if index else encode.text(uapi.IFLA_IFNAME, name),
-        b"" if nsid is None else encode.u32(uapi.IFLA_TARGET_NETNSID, nsid),
+        b"" if index else message.text(uapi.IFLA_IFNAME, name),
+        b"" if nsid is None else message.u32(uapi.IFLA_TARGET_NETNSID, nsid),
         index=index,
     )
     asked = f"look up the device {name or index}"
     try:
-        ((answer,),) = socket.ask(Ask(asked, message, RTM_GETLINK, answer=ifinfmsg))
+        ((answer,),) = socket.ask(Ask(asked, request, RTM_GETLINK))
     except KernelError as error:
         if error.errno == errno.ENODEV:
             return None
@@ -80,16 +77,13 @@ def get(
 
 def dump(socket: NetlinkSocket) -> list[Link]:
     """Every device of the socket's namespace."""
-    message = encode.link(NO_STATISTICS)
-    return [
-        _read(answer)
-        for answer in socket.dump("list the devices", message, RTM_GETLINK, answer=ifinfmsg)
-    ]
+    request = message.link(NO_STATISTICS)
+    return [_read(answer) for answer in socket.dump("list the devices", request, RTM_GETLINK)]
 
 
 def set_up(index: int, name: str) -> Ask:
     """Request: bring a device up."""
-    return Ask(f"bring the device {name} up", encode.link(index=index, flags=IFF_UP), RTM_SETLINK)
+    return Ask(f"bring the device {name} up", message.link(index=index, flags=IFF_UP), RTM_SETLINK)
 
 
 def delete(socket: NetlinkSocket, index: int, name: str, target_nsid: int | None = None) -> None:
@@ -97,9 +91,9 @@ def delete(socket: NetlinkSocket, index: int, name: str, target_nsid: int | None
 
     `target_nsid`: the namespace it is in, by its id as seen from here.
     """
-    where = b"" if target_nsid is None else encode.u32(uapi.IFLA_TARGET_NETNSID, target_nsid)
+    where = b"" if target_nsid is None else message.u32(uapi.IFLA_TARGET_NETNSID, target_nsid)
     try:
-        socket.ask(Ask(f"delete the device {name}", encode.link(where, index=index), RTM_DELLINK))
+        socket.ask(Ask(f"delete the device {name}", message.link(where, index=index), RTM_DELLINK))
     except KernelError as error:
         if error.errno != errno.ENODEV:
             raise
@@ -112,12 +106,12 @@ def knows(socket: NetlinkSocket, attribute: int | None) -> bool:
     ERANGE), in a request without NLM_F_CREATE that otherwise ends with ENODEV.
     """
     # The kernel knows IFLA_NETKIT_PRIMARY, and that it is read only.
-    probe = (
-        encode.u32(attribute, UNUSED_VALUE) if attribute else encode.u8(uapi.IFLA_NETKIT_PRIMARY, 1)
-    )
-    message = encode.link(encode.text(uapi.IFLA_IFNAME, "netkit-probe"), _info("netkit", probe))
+    probe = message.u8(uapi.IFLA_NETKIT_PRIMARY, 1)
+    if attribute:
+        probe = message.u32(attribute, UNUSED_VALUE)
+    request = message.link(message.text(uapi.IFLA_IFNAME, "netkit-probe"), _info("netkit", probe))
     try:
-        socket.ask(Ask("ask for netkit", message, RTM_NEWLINK))
+        socket.ask(Ask("ask for netkit", request, RTM_NEWLINK))
     except KernelError as error:
         if error.errno not in (errno.EINVAL, errno.ERANGE, errno.ENODEV, errno.EOPNOTSUPP):
             raise
@@ -126,57 +120,57 @@ def knows(socket: NetlinkSocket, attribute: int | None) -> bool:
 
 
 def _info(kind: str, data: bytes) -> bytes:
-    return encode.nested(
+    return message.nested(
         uapi.IFLA_LINKINFO,
-        encode.text(uapi.IFLA_INFO_KIND, kind),
-        encode.attribute(uapi.IFLA_INFO_DATA, data),
+        message.text(uapi.IFLA_INFO_KIND, kind),
+        message.attribute(uapi.IFLA_INFO_DATA, data),
     )
 
 
 def _netkit_attributes(wanted: Wanted) -> bytes:
-    attributes = [encode.u32(uapi.IFLA_NETKIT_MODE, NETKIT_MODE[wanted.mode])]
+    attributes = [message.u32(uapi.IFLA_NETKIT_MODE, NETKIT_MODE[wanted.mode])]
     if wanted.pairing == "single":
-        attributes.append(encode.u32(uapi.IFLA_NETKIT_PAIRING, NETKIT_PAIRING["single"]))
+        attributes.append(message.u32(uapi.IFLA_NETKIT_PAIRING, NETKIT_PAIRING["single"]))
     else:
         attributes += [
-            encode.u32(uapi.IFLA_NETKIT_POLICY, NETKIT_POLICY[wanted.policy]),
-            encode.u32(uapi.IFLA_NETKIT_PEER_POLICY, NETKIT_POLICY[wanted.peer_policy]),
+            message.u32(uapi.IFLA_NETKIT_POLICY, NETKIT_POLICY[wanted.policy]),
+            message.u32(uapi.IFLA_NETKIT_PEER_POLICY, NETKIT_POLICY[wanted.peer_policy]),
         ]
         # Defaults are left out: kernels before the attribute ignore it, and mean the default.
         if wanted.scrub != "default":
-            attributes.append(encode.u32(uapi.IFLA_NETKIT_SCRUB, NETKIT_SCRUB[wanted.scrub]))
+            attributes.append(message.u32(uapi.IFLA_NETKIT_SCRUB, NETKIT_SCRUB[wanted.scrub]))
         if wanted.peer_scrub != "default":
             attributes.append(
-                encode.u32(uapi.IFLA_NETKIT_PEER_SCRUB, NETKIT_SCRUB[wanted.peer_scrub])
+                message.u32(uapi.IFLA_NETKIT_PEER_SCRUB, NETKIT_SCRUB[wanted.peer_scrub])
             )
     if wanted.headroom:
-        attributes.append(encode.u16(uapi.IFLA_NETKIT_HEADROOM, wanted.headroom))
+        attributes.append(message.u16(uapi.IFLA_NETKIT_HEADROOM, wanted.headroom))
     if wanted.tailroom:
-        attributes.append(encode.u16(uapi.IFLA_NETKIT_TAILROOM, wanted.tailroom))
+        attributes.append(message.u16(uapi.IFLA_NETKIT_TAILROOM, wanted.tailroom))
     return b"".join(attributes)
 
 
 def _create(socket: NetlinkSocket, wanted: Wanted, asked: str, data: bytes) -> Link:
     is_single = wanted.pairing == "single"
-    message = encode.link(
-        encode.text(uapi.IFLA_IFNAME, wanted.name),
-        encode.u32(uapi.IFLA_MTU, wanted.mtu),
-        encode.mac(uapi.IFLA_ADDRESS, wanted.mac) if wanted.mac else b"",
-        encode.u32(uapi.IFLA_NUM_RX_QUEUES, wanted.rx_queues) if is_single else b"",
+    request = message.link(
+        message.text(uapi.IFLA_IFNAME, wanted.name),
+        message.u32(uapi.IFLA_MTU, wanted.mtu),
+        message.mac(uapi.IFLA_ADDRESS, wanted.mac) if wanted.mac else b"",
+        message.u32(uapi.IFLA_NUM_RX_QUEUES, wanted.rx_queues) if is_single else b"",
         _info(wanted.kind, data),
         flags=IFF_UP if wanted.kind == "netkit" else 0,
     )
     mark = Ask(
         f"mark the device {wanted.name} as ours",
-        encode.link(
-            encode.text(uapi.IFLA_IFNAME, wanted.name),
-            encode.attribute(uapi.IFLA_IFALIAS, wanted.alias.encode()),
+        message.link(
+            message.text(uapi.IFLA_IFNAME, wanted.name),
+            message.attribute(uapi.IFLA_IFALIAS, wanted.alias.encode()),
         ),
         RTM_SETLINK,
     )
     flags = NLM_F_CREATE | NLM_F_EXCL | NLM_F_ECHO
     try:
-        echoed, _ = socket.ask(Ask(asked, message, RTM_NEWLINK, flags, answer=ifinfmsg), mark)
+        echoed, _ = socket.ask(Ask(asked, request, RTM_NEWLINK, flags), mark)
     except KernelError as error:
         # A device without our mark would not be known as ours later on.
         if error.asked == mark.asked and (unmarked := get(socket, name=wanted.name)):
@@ -190,33 +184,35 @@ def _create(socket: NetlinkSocket, wanted: Wanted, asked: str, data: bytes) -> L
     return link
 
 
-def _read(answer: Any) -> Link:
-    info = answer.get_attr("IFLA_LINKINFO")
-    kind = info.get_attr("IFLA_INFO_KIND") if info else None
-    data = info.get_attr("IFLA_INFO_DATA") if kind == "netkit" else None
+def _read(answer: bytes) -> Link:
+    _, _, index, flags, _ = message.IFINFOMSG.unpack_from(answer)
+    attributes = message.Attributes(answer[message.IFINFOMSG.size :])
+    info = attributes.nest(uapi.IFLA_LINKINFO)
+    kind = info.text(uapi.IFLA_INFO_KIND)
+    own = info.nest(uapi.IFLA_INFO_DATA if kind == "netkit" else 0)
 
-    def own(attribute: str, names: dict[str, int]) -> str | None:
-        value = data.get_attr(attribute) if data else None
+    def name(attribute: int, names: dict[str, int]) -> str | None:
+        value = own.number(attribute)
         by_number = {number: name for name, number in names.items()}
         return None if value is None else by_number.get(value, str(value))
 
     return Link(
-        index=answer["index"],
-        name=answer.get_attr("IFLA_IFNAME"),
+        index=index,
+        name=attributes.text(uapi.IFLA_IFNAME) or "",
         kind=kind,
-        up=bool(answer["flags"] & IFF_UP),
-        mtu=answer.get_attr("IFLA_MTU"),
-        mac=answer.get_attr("IFLA_ADDRESS"),
-        alias=answer.get_attr("IFLA_IFALIAS"),
-        peer_index=answer.get_attr("IFLA_LINK"),
-        rx_queues=answer.get_attr("IFLA_NUM_RX_QUEUES"),
-        primary=bool(data.get_attr("IFLA_NETKIT_PRIMARY")) if data else None,
-        pairing=own("IFLA_NETKIT_PAIRING", NETKIT_PAIRING),
-        mode=own("IFLA_NETKIT_MODE", NETKIT_MODE),
-        policy=own("IFLA_NETKIT_POLICY", NETKIT_POLICY),
-        peer_policy=own("IFLA_NETKIT_PEER_POLICY", NETKIT_POLICY),
-        scrub=own("IFLA_NETKIT_SCRUB", NETKIT_SCRUB),
-        peer_scrub=own("IFLA_NETKIT_PEER_SCRUB", NETKIT_SCRUB),
-        headroom=data.get_attr("IFLA_NETKIT_HEADROOM") if data else None,
-        tailroom=data.get_attr("IFLA_NETKIT_TAILROOM") if data else None,
+        up=bool(flags & IFF_UP),
+        mtu=attributes.number(uapi.IFLA_MTU) or 0,
+        mac=attributes.mac(uapi.IFLA_ADDRESS),
+        alias=attributes.text(uapi.IFLA_IFALIAS),
+        peer_index=attributes.number(uapi.IFLA_LINK),
+        rx_queues=attributes.number(uapi.IFLA_NUM_RX_QUEUES),
+        primary=bool(own.number(uapi.IFLA_NETKIT_PRIMARY)) if kind == "netkit" else None,
+        pairing=name(uapi.IFLA_NETKIT_PAIRING, NETKIT_PAIRING),
+        mode=name(uapi.IFLA_NETKIT_MODE, NETKIT_MODE),
+        policy=name(uapi.IFLA_NETKIT_POLICY, NETKIT_POLICY),
+        peer_policy=name(uapi.IFLA_NETKIT_PEER_POLICY, NETKIT_POLICY),
+        scrub=name(uapi.IFLA_NETKIT_SCRUB, NETKIT_SCRUB),
+        peer_scrub=name(uapi.IFLA_NETKIT_PEER_SCRUB, NETKIT_SCRUB),
+        headroom=own.number(uapi.IFLA_NETKIT_HEADROOM),
+        tailroom=own.number(uapi.IFLA_NETKIT_TAILROOM),
     )

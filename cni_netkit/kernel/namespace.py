@@ -1,16 +1,23 @@
-"""A network namespace and what can be asked of it: the kernel as the steps see it."""
+"""A network namespace and what can be asked of it: the kernel as the steps see it.
+
+Queues and masquerading are imported when they are asked for: they need pyroute2, which takes longer
+to import than everything else together.
+"""
+
+from __future__ import annotations
 
 import errno
+import struct
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from ipaddress import ip_interface
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from pyroute2.netlink.rtnl.nsidmsg import nsidmsg
-
-from cni_netkit.kernel import link, netdev, nft, route
+from cni_netkit.kernel import link, route
 from cni_netkit.kernel.deletion import Deletions
 from cni_netkit.kernel.errors import KernelError
+from cni_netkit.kernel.message import Attributes, u32
 from cni_netkit.kernel.model import Link, Queue, Route, Wanted
 from cni_netkit.kernel.netlink import Ask, NetlinkSocket
 from cni_netkit.kernel.netns import Netns
@@ -20,9 +27,14 @@ from cni_netkit.kernel.uapi import (
     NETLINK_GENERIC,
     NETLINK_NETFILTER,
     NETLINK_ROUTE,
+    NETNSA_FD,
+    NETNSA_NSID,
     RTM_GETNSID,
     RTM_NEWNSID,
 )
+
+if TYPE_CHECKING:
+    from cni_netkit.kernel import netdev
 
 PROBES = {
     "netkit": None,
@@ -31,6 +43,7 @@ PROBES = {
 }
 NO_ID = 0xFFFFFFFF
 NO_QUEUE = 0xFFFFFFFE
+RTGENMSG = struct.Struct("=Bxxx")
 TRIAL_DEVICE = Wanted(
     kind="netkit",
     pairing="single",
@@ -65,17 +78,17 @@ class Namespace:
         self._family: netdev.Family | None = None
 
     @classmethod
-    def current(cls) -> "Namespace":
+    def current(cls) -> Namespace:
         """The host: the namespace this process is in."""
         return cls(Netns.current())
 
     @classmethod
-    def at(cls, path: str) -> "Namespace":
+    def at(cls, path: str) -> Namespace:
         """A container's, by path. Raises `NoNamespace`."""
         return cls(Netns.open(path))
 
     @classmethod
-    def behind(cls, descriptor: int, path: str) -> "Namespace":
+    def behind(cls, descriptor: int, path: str) -> Namespace:
         """A container's, opened by somebody else; `path` is its name. Raises `NoNamespace`."""
         return cls(Netns.behind(descriptor, path))
 
@@ -103,7 +116,7 @@ class Namespace:
         """Every device."""
         return link.dump(self._rtnl)
 
-    def create_pair(self, wanted: Wanted, container: "Namespace") -> Link:
+    def create_pair(self, wanted: Wanted, container: Namespace) -> Link:
         """Create a pair, its peer born in `container`; returns the primary."""
         return link.create_pair(self._rtnl, wanted, container.netns.descriptor)
 
@@ -167,18 +180,14 @@ class Namespace:
 
     # Namespaces
 
-    def id_of(self, other: "Namespace") -> int:
+    def id_of(self, other: Namespace) -> int:
         """The id by which this namespace knows another (ip-netns(8)), assigned if it has none."""
         asked = f"look up the id of the network namespace {other.netns.path}"
         found = self._nsid(asked, other)
         if found is None:
-            message = nsidmsg()
-            message["attrs"] = [
-                ("NETNSA_FD", other.netns.descriptor),
-                ("NETNSA_NSID", NO_ID),
-            ]
+            request = _nsid_request(other) + u32(NETNSA_NSID, NO_ID)
             try:
-                self._rtnl.ask(Ask(asked, message, RTM_NEWNSID))
+                self._rtnl.ask(Ask(asked, request, RTM_NEWNSID))
             except KernelError as error:
                 if error.errno != errno.EEXIST:
                     raise
@@ -191,10 +200,14 @@ class Namespace:
 
     def queues(self, index: int) -> list[Queue]:
         """The receive queues of a device."""
+        from cni_netkit.kernel import netdev
+
         return netdev.queues(self._genl, self._netdev.number, index)
 
     def lease(self, asked: str, device: int, nic: int, queue: int, nic_netns: int) -> int:
         """Lease a NIC's queue to a device of this namespace; returns the new queue's number."""
+        from cni_netkit.kernel import netdev
+
         number = self._netdev.number
         return netdev.create(self._genl, number, asked, device, nic, queue, nic_netns)
 
@@ -219,14 +232,20 @@ class Namespace:
 
     def masquerade(self, chain: str, comment: str, addresses: Sequence[str]) -> None:
         """Masquerade what leaves from `addresses`."""
+        from cni_netkit.kernel import nft
+
         nft.masquerade(self._nft, chain, comment, addresses)
 
     def unmasquerade(self, chain: str, addresses: Iterable[str]) -> None:
         """Take `masquerade` back."""
+        from cni_netkit.kernel import nft
+
         nft.unmasquerade(self._nft, chain, addresses)
 
     def masqueraded(self, chain: str, addresses: Sequence[str]) -> tuple[int, list[str]]:
         """How many rules masquerade, and which of `addresses` are sent to them."""
+        from cni_netkit.kernel import nft
+
         reached = [
             address
             for address in addresses
@@ -236,6 +255,8 @@ class Namespace:
 
     def masquerades(self) -> dict[str, str]:
         """The chain of every attachment, with its comment."""
+        from cni_netkit.kernel import nft
+
         return nft.chains(self._nft)
 
     # Settings under /proc/sys/net
@@ -259,15 +280,15 @@ class Namespace:
 
     def _has(self, feature: str) -> bool:
         if feature == "queue-create":
+            from cni_netkit.kernel import netdev
+
             return netdev.can_create_queues(netdev.family(self._genl))
         return link.knows(self._rtnl, PROBES[feature])
 
-    def _nsid(self, asked: str, other: "Namespace") -> int | None:
-        message = nsidmsg()
-        message["attrs"] = [("NETNSA_FD", other.netns.descriptor)]
-        ((answer,),) = self._rtnl.ask(Ask(asked, message, RTM_GETNSID))
-        found = answer.get_attr("NETNSA_NSID")
-        return None if found in (None, NO_ID, -1) else int(found)
+    def _nsid(self, asked: str, other: Namespace) -> int | None:
+        ((answer,),) = self._rtnl.ask(Ask(asked, _nsid_request(other), RTM_GETNSID))
+        found = Attributes(answer[RTGENMSG.size :]).number(NETNSA_NSID)
+        return None if found in (None, NO_ID) else found
 
     def _socket(self, protocol: int) -> NetlinkSocket:
         if protocol not in self._sockets:
@@ -289,7 +310,13 @@ class Namespace:
     @property
     def _netdev(self) -> netdev.Family:
         if self._family is None:
+            from cni_netkit.kernel import netdev
+
             self._family = netdev.family(self._genl)
         if self._family is None:
             raise KernelError("look up the generic netlink family netdev", errno.ENOENT)
         return self._family
+
+
+def _nsid_request(other: Namespace) -> bytes:
+    return RTGENMSG.pack(0) + u32(NETNSA_FD, other.netns.descriptor)

@@ -7,7 +7,7 @@ import errno
 from dataclasses import dataclass
 from typing import Any
 
-from pyroute2.netlink import ctrlmsg
+from pyroute2.netlink import NLA_F_NESTED, ctrlmsg, genlmsg, nla
 
 from cni_netkit.kernel.errors import KernelError
 from cni_netkit.kernel.model import Queue
@@ -18,8 +18,49 @@ from cni_netkit.kernel.uapi import (
     NETDEV_CMD_QUEUE_CREATE,
     NETDEV_CMD_QUEUE_GET,
     NETDEV_QUEUE_TYPE_RX,
-    queue_message,
 )
+
+
+class queue_message(genlmsg):
+    """Message of family "netdev" about a queue: include/uapi/linux/netdev.h, NETDEV_A_QUEUE_*."""
+
+    prefix = "NETDEV_A_QUEUE_"
+    nla_map = (
+        ("NETDEV_A_QUEUE_UNSPEC", "none"),
+        ("NETDEV_A_QUEUE_ID", "uint32"),
+        ("NETDEV_A_QUEUE_IFINDEX", "uint32"),
+        ("NETDEV_A_QUEUE_TYPE", "uint32"),
+        ("NETDEV_A_QUEUE_NAPI_ID", "uint32"),
+        ("NETDEV_A_QUEUE_DMABUF", "uint32"),
+        ("NETDEV_A_QUEUE_IO_URING", "hex"),
+        ("NETDEV_A_QUEUE_XSK", "hex"),
+        ("NETDEV_A_QUEUE_LEASE", "lease"),
+    )
+
+    class lease(nla):
+        """NETDEV_A_LEASE_*."""
+
+        # The kernel parses this nest strictly: without the bit it answers EINVAL.
+        nla_flags = NLA_F_NESTED
+        prefix = "NETDEV_A_LEASE_"
+        nla_map = (
+            ("NETDEV_A_LEASE_UNSPEC", "none"),
+            ("NETDEV_A_LEASE_IFINDEX", "uint32"),
+            ("NETDEV_A_LEASE_QUEUE", "queue"),
+            ("NETDEV_A_LEASE_NETNS_ID", "int32"),
+        )
+
+        class queue(nla):
+            """NETDEV_A_QUEUE_ID and NETDEV_A_QUEUE_TYPE of the other side's queue."""
+
+            nla_flags = NLA_F_NESTED
+            prefix = "NETDEV_A_QUEUE_"
+            nla_map = (
+                ("NETDEV_A_QUEUE_UNSPEC", "none"),
+                ("NETDEV_A_QUEUE_ID", "uint32"),
+                ("NETDEV_A_QUEUE_IFINDEX", "uint32"),
+                ("NETDEV_A_QUEUE_TYPE", "uint32"),
+            )
 
 
 @dataclass(frozen=True)

@@ -42,9 +42,10 @@ DUMP_ATTEMPTS = 5
 
 @dataclass
 class Ask:
-    """One request: what it asks, in words; a message of pyroute2, or one packed without header.
+    """One request: what it asks, in words; the message, and what it is.
 
-    `answer` is pyroute2's class for what comes back, where that is not the message's own.
+    The message is bytes without the netlink header, and so are the answers; or it is one of
+    pyroute2's, and so are they.
     """
 
     asked: str
@@ -52,7 +53,6 @@ class Ask:
     type: int
     flags: int = 0
     acknowledged: bool = True
-    answer: Any = None
 
 
 class NetlinkSocket:
@@ -60,6 +60,7 @@ class NetlinkSocket:
 
     def __init__(self, netns: Netns, protocol: int) -> None:
         self._sequence = 0
+        self.interrupted = False
         self._socket = netns.run(
             lambda: socket.socket(
                 socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, protocol
@@ -88,6 +89,7 @@ class NetlinkSocket:
         self._send(batch, data)
         answers: dict[int, list[Any]] = {sequence: [] for sequence in sequences}
         refusals: dict[int, KernelError] = {}
+        interrupted = False
         pending = {
             sequence
             for request, sequence in zip(batch, sequences, strict=True)
@@ -108,16 +110,18 @@ class NetlinkSocket:
                 elif kind == NLMSG_DONE:
                     pending.discard(sequence)
                 else:
-                    answers[sequence].append(_decode(request, kind, flags, payload))
+                    interrupted |= bool(flags & NLM_F_DUMP_INTR)
+                    answers[sequence].append(_decode(request, payload))
         if refusals:
             raise refusals[min(refusals)]
+        self.interrupted = interrupted
         return list(answers.values())
 
-    def dump(self, asked: str, message: Any, kind: int, answer: Any = None) -> list[Any]:
+    def dump(self, asked: str, message: Any, kind: int) -> list[Any]:
         """Ask for every object; again, where it changed meanwhile (NLM_F_DUMP_INTR)."""
         for _ in range(DUMP_ATTEMPTS):
-            (answers,) = self.ask(Ask(asked, message, kind, NLM_F_DUMP, answer=answer))
-            if not any(each["header"]["flags"] & NLM_F_DUMP_INTR for each in answers):
+            (answers,) = self.ask(Ask(asked, message, kind, NLM_F_DUMP))
+            if not self.interrupted:
                 break
         return answers
 
@@ -160,10 +164,11 @@ def _encode(request: Ask, sequence: int) -> bytes:
     return data + bytes(-len(data) % 4)
 
 
-def _decode(request: Ask, kind: int, flags: int, payload: bytes) -> Any:
-    answer = (request.answer or type(request.message))(payload)
+def _decode(request: Ask, payload: bytes) -> Any:
+    if isinstance(request.message, bytes):
+        return payload[HEADER.size :]
+    answer = type(request.message)(payload)
     answer.decode()
-    answer["header"]["type"], answer["header"]["flags"] = kind, flags
     return answer
 
 

@@ -3,14 +3,10 @@
 import errno
 import socket as sockets
 from ipaddress import ip_interface, ip_network
-from typing import Any
-
-from pyroute2.netlink.rtnl.ifaddrmsg import ifaddrmsg
-from pyroute2.netlink.rtnl.rtmsg import rtmsg
 
 from cni_netkit.kernel import uapi
-from cni_netkit.kernel.encode import IFADDRMSG, RTMSG, attribute, ip, u32
 from cni_netkit.kernel.errors import KernelError
+from cni_netkit.kernel.message import IFADDRMSG, RTMSG, Attributes, attribute, ip, u32
 from cni_netkit.kernel.model import Route
 from cni_netkit.kernel.netlink import Ask, NetlinkSocket
 from cni_netkit.kernel.uapi import (
@@ -91,12 +87,12 @@ def add(index: int, device: str, route: Route, *, exclusive: bool) -> Ask:
 
 def addresses(socket: NetlinkSocket, index: int) -> list[str]:
     """The addresses of one device, as "10.1.0.2/24"."""
-    message = ifaddrmsg()
-    message["index"] = index
     found = []
-    for answer in socket.dump("list the addresses", message, RTM_GETADDR):
-        local = answer.get_attr("IFA_LOCAL") or answer.get_attr("IFA_ADDRESS")
-        found.append(str(ip_interface(f"{local}/{answer['prefixlen']}")))
+    for answer in socket.dump("list the addresses", IFADDRMSG.pack(0, 0, 0, 0, index), RTM_GETADDR):
+        _, prefix_length, _, _, _ = IFADDRMSG.unpack_from(answer)
+        attributes = Attributes(answer[IFADDRMSG.size :])
+        local = attributes.ip(uapi.IFA_LOCAL) or attributes.ip(uapi.IFA_ADDRESS)
+        found.append(f"{local}/{prefix_length}")
     return found
 
 
@@ -104,12 +100,10 @@ def routes(socket: NetlinkSocket, index: int) -> list[Route]:
     """The unicast routes through one device, of every table."""
     found = []
     for family in FAMILIES.values():
-        message = rtmsg()
-        message["family"] = family
-        message["attrs"] = [("RTA_OIF", index)]
-        for answer in socket.dump("list the routes", message, RTM_GETROUTE):
-            if answer["type"] == RTN_UNICAST:
-                found.append(_read(answer, family))
+        request = RTMSG.pack(family, 0, 0, 0, 0, 0, 0, 0, 0) + u32(uapi.RTA_OIF, index)
+        for answer in socket.dump("list the routes", request, RTM_GETROUTE):
+            if RTMSG.unpack_from(answer)[7] == RTN_UNICAST:
+                found.append(_read(answer)[0])
     return found
 
 
@@ -118,16 +112,16 @@ def towards(socket: NetlinkSocket, destination: str) -> tuple[Route, int | None]
     interface = ip_interface(destination)
     family = FAMILIES[interface.version]
     header = RTMSG.pack(family, interface.max_prefixlen, 0, 0, 0, 0, 0, 0, RTM_F_FIB_MATCH)
-    message = header + attribute(uapi.RTA_DST, interface.ip.packed)
+    request = header + attribute(uapi.RTA_DST, interface.ip.packed)
     try:
         ((answer,),) = socket.ask(
-            Ask(f"look up the route to {interface.ip}", message, RTM_GETROUTE, answer=rtmsg)
+            Ask(f"look up the route to {interface.ip}", request, RTM_GETROUTE)
         )
     except KernelError as error:
         if error.errno in (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ESRCH, errno.EINVAL):
             return None
         raise
-    return _read(answer, family), answer.get_attr("RTA_OIF")
+    return _read(answer)
 
 
 def default_device(socket: NetlinkSocket) -> int | None:
@@ -146,16 +140,19 @@ def _scope(route: Route) -> int:
     return RT_SCOPE_UNIVERSE if route.gateway else RT_SCOPE_LINK
 
 
-def _read(answer: Any, family: int) -> Route:
+def _read(answer: bytes) -> tuple[Route, int | None]:
+    family, length, _, _, table, _, scope, _, _ = RTMSG.unpack_from(answer)
+    attributes = Attributes(answer[RTMSG.size :])
     anything = "0.0.0.0" if family == sockets.AF_INET else "::"  # noqa: S104
-    metrics = answer.get_attr("RTA_METRICS")
-    return Route(
-        destination=f"{answer.get_attr('RTA_DST') or anything}/{answer['dst_len']}",
-        gateway=answer.get_attr("RTA_GATEWAY"),
-        source=answer.get_attr("RTA_PREFSRC"),
-        mtu=metrics.get_attr("RTAX_MTU") if metrics else None,
-        advmss=metrics.get_attr("RTAX_ADVMSS") if metrics else None,
-        priority=answer.get_attr("RTA_PRIORITY"),
-        table=answer.get_attr("RTA_TABLE") or answer["table"],
-        scope=answer["scope"],
+    metrics = attributes.nest(uapi.RTA_METRICS)
+    route = Route(
+        destination=f"{attributes.ip(uapi.RTA_DST) or anything}/{length}",
+        gateway=attributes.ip(uapi.RTA_GATEWAY),
+        source=attributes.ip(uapi.RTA_PREFSRC),
+        mtu=metrics.number(uapi.RTAX_MTU),
+        advmss=metrics.number(uapi.RTAX_ADVMSS),
+        priority=attributes.number(uapi.RTA_PRIORITY),
+        table=attributes.number(uapi.RTA_TABLE) or table,
+        scope=scope,
     )
+    return route, attributes.number(uapi.RTA_OIF)

@@ -1,7 +1,4 @@
-"""Attribute tables and constants that pyroute2 does not have, each with its kernel header."""
-
-from pyroute2.netlink import NLA_F_NESTED, genlmsg, nla
-from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg, ifinfveth
+"""Constants of the kernel's interfaces, each with its header."""
 
 # include/uapi/linux/netlink.h
 NETLINK_ROUTE = 0
@@ -62,6 +59,7 @@ IFA_FLAGS = 8
 IFLA_ADDRESS = 1
 IFLA_IFNAME = 3
 IFLA_MTU = 4
+IFLA_LINK = 5
 IFLA_LINKINFO = 18
 IFLA_IFALIAS = 20
 IFLA_GROUP = 27
@@ -93,6 +91,10 @@ IFA_F_NOPREFIXROUTE = 0x200
 GENL_ID_CTRL = 16
 CTRL_CMD_GETFAMILY = 3
 
+# include/uapi/linux/net_namespace.h
+NETNSA_NSID = 1
+NETNSA_FD = 3
+
 # include/uapi/linux/nsfs.h, include/uapi/linux/sched.h
 NS_GET_NSTYPE = 0xB703
 CLONE_NEWNET = 0x40000000
@@ -104,75 +106,7 @@ NETKIT_SCRUB = {"none": 0, "default": 1}
 NETKIT_PAIRING = {"pair": 0, "single": 1}
 
 
-class netkit(nla):
-    """IFLA_INFO_DATA of kind "netkit": include/uapi/linux/if_link.h, IFLA_NETKIT_*."""
-
-    prefix = "IFLA_NETKIT_"
-    nla_map = (
-        ("IFLA_NETKIT_UNSPEC", "none"),
-        ("IFLA_NETKIT_PEER_INFO", "peer_info"),
-        ("IFLA_NETKIT_PRIMARY", "uint8"),
-        ("IFLA_NETKIT_POLICY", "uint32"),
-        ("IFLA_NETKIT_PEER_POLICY", "uint32"),
-        ("IFLA_NETKIT_MODE", "uint32"),
-        ("IFLA_NETKIT_SCRUB", "uint32"),
-        ("IFLA_NETKIT_PEER_SCRUB", "uint32"),
-        ("IFLA_NETKIT_HEADROOM", "uint16"),
-        ("IFLA_NETKIT_TAILROOM", "uint16"),
-        ("IFLA_NETKIT_PAIRING", "uint32"),
-    )
-
-    @staticmethod
-    def peer_info(self, *_args, **_kwargs):  # type: ignore[no-untyped-def]  # noqa: D102, PLW0211
-        # struct ifinfomsg and IFLA_*, the same form as VETH_INFO_PEER.
-        return ifinfveth
-
-
-ifinfmsg.ifinfo.register_link_kind(module={"netkit": netkit})
-
 # include/uapi/linux/netdev.h
 NETDEV_CMD_QUEUE_GET = 10
 NETDEV_CMD_QUEUE_CREATE = 16
 NETDEV_QUEUE_TYPE_RX = 0
-
-
-class queue_message(genlmsg):
-    """Message of family "netdev" about a queue: include/uapi/linux/netdev.h, NETDEV_A_QUEUE_*."""
-
-    prefix = "NETDEV_A_QUEUE_"
-    nla_map = (
-        ("NETDEV_A_QUEUE_UNSPEC", "none"),
-        ("NETDEV_A_QUEUE_ID", "uint32"),
-        ("NETDEV_A_QUEUE_IFINDEX", "uint32"),
-        ("NETDEV_A_QUEUE_TYPE", "uint32"),
-        ("NETDEV_A_QUEUE_NAPI_ID", "uint32"),
-        ("NETDEV_A_QUEUE_DMABUF", "uint32"),
-        ("NETDEV_A_QUEUE_IO_URING", "hex"),
-        ("NETDEV_A_QUEUE_XSK", "hex"),
-        ("NETDEV_A_QUEUE_LEASE", "lease"),
-    )
-
-    class lease(nla):
-        """NETDEV_A_LEASE_*."""
-
-        # The kernel parses this nest strictly: without the bit it answers EINVAL.
-        nla_flags = NLA_F_NESTED
-        prefix = "NETDEV_A_LEASE_"
-        nla_map = (
-            ("NETDEV_A_LEASE_UNSPEC", "none"),
-            ("NETDEV_A_LEASE_IFINDEX", "uint32"),
-            ("NETDEV_A_LEASE_QUEUE", "queue"),
-            ("NETDEV_A_LEASE_NETNS_ID", "int32"),
-        )
-
-        class queue(nla):
-            """NETDEV_A_QUEUE_ID and NETDEV_A_QUEUE_TYPE of the other side's queue."""
-
-            nla_flags = NLA_F_NESTED
-            prefix = "NETDEV_A_QUEUE_"
-            nla_map = (
-                ("NETDEV_A_QUEUE_UNSPEC", "none"),
-                ("NETDEV_A_QUEUE_ID", "uint32"),
-                ("NETDEV_A_QUEUE_IFINDEX", "uint32"),
-                ("NETDEV_A_QUEUE_TYPE", "uint32"),
-            )

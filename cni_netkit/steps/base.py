@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from cni_netkit.attachment import Attachment
@@ -63,7 +63,7 @@ class Outcome:
 
     def as_dict(self) -> JSON:
         """For the record."""
-        return asdict(self)
+        return dict(vars(self))
 
 
 class Step(Protocol):
