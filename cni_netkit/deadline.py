@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
+from cni_netkit import turns
 from cni_netkit.spec.errors import CNIError, Code
 
 SECONDS = 60.0
@@ -46,7 +47,8 @@ def poll(what: str, attempt: Callable[[], bool]) -> None:
     with _limited():
         while not attempt():
             left(what)
-            time.sleep(PAUSE)
+            with turns.given_up():
+                time.sleep(PAUSE)
 
 
 @contextmanager

@@ -6,7 +6,7 @@ import subprocess
 from collections.abc import Collection, Sequence
 from typing import Any
 
-from cni_netkit import deadline
+from cni_netkit import deadline, turns
 from cni_netkit.ipam.base import Context
 from cni_netkit.spec import result as results
 from cni_netkit.spec.errors import CNIError, Code
@@ -59,14 +59,15 @@ class Delegated:
         }
         asked = f"{verb} of the IPAM plugin {self._type}"
         try:
-            done = subprocess.run(
-                [program],
-                input=json.dumps(context.config).encode(),
-                stdout=subprocess.PIPE,
-                env=environment,
-                check=False,
-                timeout=deadline.left(asked),
-            )
+            with turns.given_up():
+                done = subprocess.run(
+                    [program],
+                    input=json.dumps(context.config).encode(),
+                    stdout=subprocess.PIPE,
+                    env=environment,
+                    check=False,
+                    timeout=deadline.left(asked),
+                )
         except subprocess.TimeoutExpired:
             raise CNIError(
                 Code.TRY_AGAIN_LATER, f"{asked}: it did not end in time and was stopped"

@@ -10,6 +10,7 @@ import errno
 import secrets
 import threading
 
+from cni_netkit import turns
 from cni_netkit.kernel import link, message
 from cni_netkit.kernel.errors import KernelError
 from cni_netkit.kernel.model import Link
@@ -44,9 +45,10 @@ class Deletions:
             self._waiting.append(job)
             leads = not self._at_work
             self._at_work = True
-        if leads:
-            self._work(socket)
-        job.done.wait()
+        with turns.given_up():
+            if leads:
+                self._work(socket)
+            job.done.wait()
         if job.error:
             raise job.error
 
