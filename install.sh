@@ -121,7 +121,7 @@ check() {
 
 # A new environment, which nothing uses yet. Prints where it is.
 build() {
-    local python=$1 new complaint
+    local python=$1 new complaint launcher
     mkdir -p "$prefix/versions"
     new=$(mktemp --directory "$prefix/versions/XXXXXX")
     chmod 755 "$new"
@@ -132,6 +132,12 @@ build() {
     } >&2; then
         rm -rf "$new"
         die "could not install $from with $python; nothing has been changed"
+    fi
+    # The launcher takes the plugin's place where it was compiled; without an agent it becomes the
+    # Python entry point, which it looks for beside itself.
+    if launcher=$("$new/bin/cni-netkit" launcher 2>/dev/null); then
+        mv "$new/bin/netkit" "$new/bin/netkit-python"
+        install -m 755 "$launcher" "$new/bin/netkit"
     fi
     # What does not answer here would not answer the runtime.
     if ! complaint=$(CNI_COMMAND=VERSION "$new/bin/netkit" <<<'{"cniVersion": "1.0.0"}' 2>&1); then
@@ -157,6 +163,7 @@ install_plugin() {
     done
     version=$("$prefix/current/bin/python" -I -c 'import cni_netkit; print(cni_netkit.__version__)')
     say "netkit $version is $plugin"
+    say "for speed run the agent: $prefix/current/bin/cni-netkit agent (units: conf/systemd)"
 }
 
 if [[ $uninstall ]]; then
