@@ -31,18 +31,26 @@ RTA_DST, RTA_OIF, RTA_GATEWAY, RTA_PREFSRC = 1, 4, 5, 7
 RT_TABLE_MAIN, RTPROT_BOOT, RTN_UNICAST = 254, 3, 1
 RT_SCOPE_UNIVERSE, RT_SCOPE_LINK = 0, 253
 IFF_UP = 1
+FIRST_ADDRESS = 0x8000
+"""Of the containers in their network: beyond those that host-local gives out."""
+
 FIRST_INDEX = 100_000
 """Of the devices: beyond those that the kernel chooses."""
 
 
 class Floor:
-    """ADD and DEL of a pair, of kind "veth" or "netkit"."""
+    """ADD and DEL of a pair, of kind "veth" or "netkit".
+
+    `number` names the network, as that of a `Plugin`: in a crowd it is the crowd's, since an address
+    that many devices have, as their gateway's, costs the kernel more.
+    """
 
     label = "floor: the kernel alone"
     verbs: Sequence[str] = ("ADD", "DEL")
 
-    def __init__(self, kind: str, *, dual: bool) -> None:
+    def __init__(self, kind: str, number: int = 5, *, dual: bool = False) -> None:
         self._kind = kind
+        self._number = number
         self._dual = dual
 
     def measure(self, verb: str, container: Container) -> float:
@@ -123,11 +131,15 @@ class Floor:
 
     def _addresses(self, container: Container) -> list[tuple[Interface, Interface]]:
         """Each address with its gateway."""
-        networks = ["10.99.0.0/16"] + (["fd00:99::/64"] if self._dual else [])
+        networks = [f"10.{self._number}.0.0/16"]
+        if self._dual:
+            networks.append(f"fd00:{self._number}::/64")
         bases = [ip_interface(network) for network in networks]
         return [
             (
-                ip_interface(f"{base.ip + 1 + container.number}/{base.network.prefixlen}"),
+                ip_interface(
+                    f"{base.ip + FIRST_ADDRESS + container.number}/{base.network.prefixlen}"
+                ),
                 ip_interface(f"{base.ip + 1}/{base.network.prefixlen}"),
             )
             for base in bases

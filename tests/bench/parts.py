@@ -16,7 +16,9 @@ WARM_UP = 2
 """Rounds that do not count."""
 
 VERBS = ("ADD", "CHECK", "STATUS", "DEL")
-AT_ONCE = (1, 10, 100)
+AT_ONCE = {1: 1, 10: 4, 100: 8}
+"""How many, and by what to divide the rounds."""
+
 FEW = 10
 FILLING = 20
 CYCLES_AT_ONCE = 20
@@ -51,7 +53,7 @@ class Sizes:
 
     def rounds_at_once(self, number: int) -> int:
         """Fewer where each is many."""
-        return max(3, self.runs // number) if number < AT_ONCE[-1] else max(3, self.runs // 8)
+        return max(3, self.runs // AT_ONCE[number])
 
 
 def one_address(cast: Cast, sizes: Sizes) -> Rows:
@@ -90,7 +92,8 @@ def at_once(cast: Cast, sizes: Sizes) -> Rows:
 def crowded(cast: Cast, sizes: Sizes) -> Rows:
     """ADD and DEL on a node with few containers and on one with many, taking turns."""
     few, many = f"{FEW} on the node", f"{sizes.containers} on the node"
-    agent, floor = cast.plugin(AGENT), Floor(cast.kind, dual=False)
+    agent = cast.plugin(AGENT)
+    floor = Floor(cast.kind, agent.number)
     both: list[Contender] = [agent, floor]
     tables = {group: _table(group, ("ADD", "DEL"), both, "") for group in (few, many)}
     for key, row in tables[many].items():
