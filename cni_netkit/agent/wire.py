@@ -158,8 +158,10 @@ def send_request(sock: socket.socket, request: WireRequest, deadline: float) -> 
     with _failing_as("the request was not sent"):
         sock.settimeout(_left(deadline))
         sent = sock.sendmsg([frame], rights if descriptors else [])
-        sock.settimeout(_left(deadline))
-        sock.sendall(frame[sent:])
+        # A send of nothing would fail where the answer has come already and the peer has gone.
+        if sent < len(frame):
+            sock.settimeout(_left(deadline))
+            sock.sendall(frame[sent:])
 
 
 def receive_answer(sock: socket.socket, deadline: float) -> WireAnswer:
