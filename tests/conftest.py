@@ -4,6 +4,9 @@ import os
 
 import pytest
 
+collect_ignore = ["endurance"]
+"""It takes minutes: only `pytest tests/endurance` runs it."""
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
@@ -11,6 +14,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         choices=["process", "agent"],
         default="process",
         help="kernel tests: the plugin in the tests' own process, or through launcher and agent",
+    )
+    parser.addoption(
+        "--rounds", type=int, default=50, help="tests/endurance: how often the agent is killed"
     )
 
 

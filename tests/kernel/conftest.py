@@ -1,23 +1,31 @@
 """Kernel tests: each in fresh namespaces on both sides, and a store of its own."""
 
 import ctypes
+import glob
 import itertools
 import json
 import os
+import shutil
+import subprocess
 import sys
+import tempfile
+import threading
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from cni_netkit.agent import server
 from cni_netkit.verbs import handle
 from tests.kernel import judge
 from tests.kernel.features import kernel_has_netkit
 
 CLONE_FS, CLONE_NEWNS, CLONE_NEWNET = 0x00000200, 0x00020000, 0x40000000
 MS_REC_PRIVATE = 0x4000 | 0x40000
+LAUNCHER = Path(__file__).parents[2] / "cni_netkit" / "agent" / "launcher" / "netkit.c"
 
 libc = ctypes.CDLL(None, use_errno=True)
 identifiers = itertools.count(os.getpid() % 1000 * 100)
@@ -27,6 +35,7 @@ JSON = dict[str, Any]
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "without_netkit: needs a kernel that has no netkit")
+    config.addinivalue_line("markers", "any_kernel: does not need netkit, nor mind it")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -36,7 +45,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if not ours:
         return
     has = kernel_has_netkit()
-    out = [item for item in ours if bool(item.get_closest_marker("without_netkit")) == has]
+    out = [
+        item
+        for item in ours
+        if bool(item.get_closest_marker("without_netkit")) == has
+        and not item.get_closest_marker("any_kernel")
+    ]
     if out:
         config.hook.pytest_deselected(items=out)
         items[:] = [item for item in items if item not in out]
@@ -82,10 +96,69 @@ class Answer:
         return True
 
 
+Requests = Callable[[dict[str, str], bytes], Answer]
+"""How a request reaches the plugin: its environment and standard input."""
+
+
+def in_process(environment: dict[str, str], stdin: bytes) -> Answer:
+    """Handle a request here and now."""
+    answer = handle(environment, lambda: stdin)
+    return Answer(answer.status, answer.output)
+
+
+@contextmanager
+def through_agent(launcher: Path) -> Iterator[Requests]:
+    """Give each request to the launcher, and that to an agent in a thread of this process.
+
+    So it can be patched like anything else here. It shares the caller's namespaces, and in the end
+    no thread of it is in another one, or left, and no descriptor is.
+    """
+    threads, descriptors = threading.active_count(), sorted(links("/proc/self/fd/*"))
+    namespace = os.readlink("/proc/thread-self/ns/net")
+    with tempfile.TemporaryDirectory() as folder:
+        path = os.path.join(folder, "agent.sock")
+
+        def request(environment: dict[str, str], stdin: bytes) -> Answer:
+            done = subprocess.run(
+                [launcher],
+                input=stdin,
+                env={**environment, "CNI_NETKIT_SOCKET": path},
+                stdout=subprocess.PIPE,
+            )
+            return Answer(done.returncode, json.loads(done.stdout) if done.stdout else None)
+
+        with server.listen(path) as listener:
+            agent = server.Agent(listener)
+            serving = threading.Thread(target=agent.serve)
+            serving.start()
+            try:
+                yield request
+                # A thread that was thrown away is in the container until it has quite ended.
+                judge.wait_for(
+                    lambda: set(links("/proc/self/task/*/ns/net")) == {namespace},
+                    "no worker is left in another namespace",
+                )
+            finally:
+                agent.stop()
+                serving.join()
+    assert threading.active_count() == threads
+    assert sorted(links("/proc/self/fd/*")) == descriptors
+
+
+def links(pattern: str) -> list[str]:
+    """Where the links lead that a pattern matches; one that vanishes meanwhile is left out."""
+    found = []
+    for name in glob.glob(pattern):
+        with suppress(FileNotFoundError):
+            found.append(os.readlink(name))
+    return found
+
+
 @dataclass
 class Node:
     """A host in its own namespaces, on which the plugin is called as a runtime calls it."""
 
+    request: Requests = in_process
     containers: list[str] = field(default_factory=list)
     nics: list[int] = field(default_factory=list)
 
@@ -146,8 +219,7 @@ class Node:
             "PATH": os.environ["PATH"],
         }
         variables.update({f"CNI_{name.upper()}": value for name, value in environment.items()})
-        answer = handle(variables, lambda: json.dumps(conf).encode())
-        return Answer(answer.status, answer.output)
+        return self.request(variables, json.dumps(conf).encode())
 
     def add(self, conf: JSON, netns: str, **more: str) -> JSON:
         """An ADD that must work; its result."""
@@ -163,9 +235,32 @@ class Node:
             self.remove_nic(number)
 
 
+@pytest.fixture(scope="session")
+def launcher(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The launcher, compiled as for a node."""
+    compiler = shutil.which("cc")
+    assert compiler, "to go through the agent a C compiler is needed"
+    executable = tmp_path_factory.mktemp("launcher") / "netkit"
+    subprocess.run([compiler, "-O2", "-static", "-o", executable, LAUNCHER], check=True)
+    return executable
+
+
 @pytest.fixture
-def node() -> Iterator[Node]:
-    """A node of its own for each test: network and mount namespace, empty store, no container."""
+def node(request: pytest.FixtureRequest) -> Iterator[Node]:
+    """A node of its own for each test: network and mount namespace, empty store, no container.
+
+    With `--through agent` it has an agent, too.
+    """
+    with own_node() as made, ExitStack() as stack:
+        if request.config.getoption("--through") == "agent":
+            compiled = request.getfixturevalue("launcher")
+            made.request = stack.enter_context(through_agent(compiled))
+        yield made
+
+
+@contextmanager
+def own_node() -> Iterator[Node]:
+    """Enter fresh namespaces, and leave them again."""
     here = {kind: os.open(f"/proc/self/ns/{kind}", os.O_RDONLY) for kind in ("net", "mnt")}
     folder = os.getcwd()
     _call(libc.unshare, CLONE_NEWNET | CLONE_NEWNS)

@@ -8,13 +8,11 @@ host-local are left out: they are one plugin's to another, ours has it built in.
 
 import json
 import os
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from cni_netkit.verbs import handle
 from tests.kernel.conftest import JSON, Node
 
 FOLDER = Path(os.environ.get("CNI_NETKIT_CAPTURES", "/nonexistent"))
@@ -50,7 +48,7 @@ def test_requests_of_a_runtime(node: Node, tmp_path: Path, capture: Path) -> Non
             environment["CNI_NETNS"] = namespaces.get(path, path)
         key = (kind, environment["CNI_CONTAINERID"])
         stdin = exchanged(call["stdin"], kind, tmp_path, results.get(key))
-        answer = handle(environment, BytesIO(json.dumps(stdin).encode()).read)
+        answer = node.request(environment, json.dumps(stdin).encode())
         failed = kind == "ptp" and not call["result"].startswith("rc=0")
         assert answer.status == int(failed), f"{kind} {command}: {answer.output}"
         if command in ("ADD", "VERSION") or failed:
