@@ -23,7 +23,7 @@ from io import BytesIO
 from pathlib import Path
 from types import FrameType
 
-from cni_netkit import deadline, log, verbs
+from cni_netkit import deadline, log, turns, verbs
 from cni_netkit.agent import wire
 from cni_netkit.spec.errors import CNIError, Code
 from cni_netkit.spec.version import NEWEST
@@ -190,7 +190,7 @@ def _answer(connection: socket.socket, seconds: float) -> None:
         _send(connection, 1, _error(Code.TRY_AGAIN_LATER, str(error)))
         return
     try:
-        with deadline.within(seconds):
+        with deadline.within(seconds), turns.taken():
             answer = verbs.handle(request.environment, BytesIO(request.stdin).read, request.netns)
     finally:
         if request.netns is not None:
