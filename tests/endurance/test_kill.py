@@ -1,0 +1,275 @@
+"""The agent is killed, or works for long: what is left, and what it has open.
+
+Takes some minutes and is left out of a plain `pytest`: `./test tests/endurance`, where `--rounds`
+says how often the agent is killed. It needs root, a C compiler and a kernel with netkit or veth.
+"""
+
+import ctypes
+import json
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cni_netkit.agent import server
+from tests.kernel import judge
+from tests.kernel.conftest import CLONE_NEWNET, DUAL_STACK, JSON, Answer, Conf, Node, libc, links
+
+CONTAINERS = 200
+AT_ONCE = 24
+"""Launchers that run at the same time."""
+
+ADDS_OF_THE_LONG_RUN = 3000
+STORE = Path("/var/lib/cni")
+
+
+@dataclass
+class AgentProcess:
+    """An agent as on a node, and launchers that call it."""
+
+    launcher: Path
+    folder: Path
+    notices: socket.socket
+    process: subprocess.Popen[bytes] = field(init=False)
+
+    @property
+    def socket(self) -> str:
+        return str(self.folder / "agent.sock")
+
+    def start(self) -> None:
+        """Start it; when this returns it has swept and is ready."""
+        with (self.folder / "log").open("wb") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "cni_netkit.admin.main", "agent", "--socket", self.socket],
+                env={**os.environ, "NOTIFY_SOCKET": str(self.folder / "notify")},
+                stderr=log,
+                cwd=Path(__file__).parents[2],
+            )
+        assert self.notices.recv(100) == b"READY=1"
+
+    def end(self, number: int) -> None:
+        """End it by a signal."""
+        self.process.send_signal(number)
+        self.process.wait(judge.DEADLINE)
+
+    def request(self, environment: dict[str, str], stdin: bytes) -> Answer:
+        """What a runtime does."""
+        done = subprocess.run(
+            [self.launcher],
+            input=stdin,
+            env={**environment, "CNI_NETKIT_SOCKET": self.socket},
+            stdout=subprocess.PIPE,
+        )
+        return Answer(done.returncode, json.loads(done.stdout) if done.stdout else None)
+
+
+@pytest.fixture
+def agent(node: Node, launcher: Path, tmp_path: Path) -> Iterator[AgentProcess]:
+    """An agent that runs on the node, through which the node's requests go."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notices:
+        notices.bind(str(tmp_path / "notify"))
+        notices.settimeout(judge.DEADLINE)
+        made = AgentProcess(launcher, tmp_path, notices)
+        made.start()
+        node.request = made.request
+        try:
+            yield made
+        finally:
+            made.end(signal.SIGKILL)
+
+
+def in_namespace(name: str, function: Callable[[], Any]) -> Any:
+    """Call in a container's namespace, in a thread that is thrown away."""
+    found: list[Any] = []
+
+    def enter() -> None:
+        descriptor = os.open(f"/run/netns/{name}", os.O_RDONLY)
+        try:
+            assert libc.setns(descriptor, CLONE_NEWNET) == 0, os.strerror(ctypes.get_errno())
+        finally:
+            os.close(descriptor)
+        found.append(function())
+
+    thread = threading.Thread(target=enter)
+    thread.start()
+    thread.join()
+    return found[0]
+
+
+def inside() -> tuple[set[str], set[str], int]:
+    """Devices, addresses and IPv4 routes of this thread's namespace, as /proc/net tells."""
+    proc = Path("/proc/thread-self/net")
+    devices = {line.partition(":")[0].strip() for line in _lines(proc / "dev", skip=2)} - {"lo"}
+    addresses = {
+        line.split()[0]
+        for line in _lines(proc / "if_inet6")
+        if line.split()[5] != "lo" and not line.startswith("fe80")
+    }
+    leaf = ""
+    for line in _lines(proc / "fib_trie"):
+        if line.strip().startswith("|--"):
+            leaf = line.split()[1]
+        elif "/32 host LOCAL" in line and not leaf.startswith("127."):
+            addresses.add(leaf)
+    return devices, addresses, len(_lines(proc / "route", skip=1))
+
+
+def _lines(path: Path, skip: int = 0) -> list[str]:
+    return path.read_text().splitlines()[skip:]
+
+
+def attached() -> list[str]:
+    """The container ids in the aliases of the host's devices; of each device one."""
+    return [each["ifalias"].split()[2] for each in judge.ip("link") if "ifalias" in each]
+
+
+def records() -> list[str]:
+    """The container ids of all records."""
+    return [path.name.partition(":")[0] for path in (STORE / "netkit").rglob("*:*.json*")]
+
+
+def owners() -> list[str]:
+    """The container ids of all addresses given away; one an address."""
+    return [
+        path.read_text().split()[0]
+        for path in (STORE / "networks" / "net").iterdir()
+        if path.name != "lock" and not path.name.startswith("last_reserved_ip.")
+    ]
+
+
+@dataclass
+class Fleet:
+    """Many containers of one node."""
+
+    node: Node
+    configuration: JSON
+    names: list[str]
+    executor: ThreadPoolExecutor
+
+    def add_until(self, answers: int, then: Callable[[], None]) -> set[str]:
+        """ADD all; call `then` when so many were answered. Which ones were told success."""
+        calls = {
+            self.executor.submit(self.node.call, "ADD", self.configuration, name): name
+            for name in random.sample(self.names, len(self.names))
+        }
+        done = set()
+        for number, call in enumerate(as_completed(calls), 1):
+            answer = call.result()
+            if answer.status == 0:
+                done.add(calls[call])
+            else:
+                # Not begun, or nobody knows how it ended; never anything else.
+                assert answer.error["code"] == 11, answer
+            if number == answers:
+                then()
+        return done
+
+    def delete(self, names: list[str]) -> None:
+        """DEL, of some as if their namespace was gone."""
+        calls = [
+            self.executor.submit(
+                self.node.call,
+                "DEL",
+                self.configuration,
+                name if number % 2 else "",
+                cid=f"container-{name}",
+            )
+            for number, name in enumerate(names)
+        ]
+        assert all(call.result().ok for call in calls)
+
+    def collect(self, kept: list[str]) -> None:
+        """GC: only `kept` are valid."""
+        valid = [{"containerID": f"container-{name}", "ifname": "eth0"} for name in kept]
+        assert self.node.call("GC", {**self.configuration, "cni.dev/valid-attachments": valid}).ok
+
+
+@pytest.fixture
+def fleet(agent: AgentProcess, node: Node, conf: Conf) -> Iterator[Fleet]:
+    configuration = conf(fallback="veth", ipMasq=True, ipam=DUAL_STACK)
+    with ThreadPoolExecutor(AT_ONCE) as executor:
+        names = [node.container() for _ in range(CONTAINERS)]
+        one = Fleet(node, configuration, names, executor)
+        # The first ADD of a node switches forwarding on, and makes folders.
+        node.add(configuration, names[0])
+        one.delete(names[:1])
+        yield one
+
+
+def test_killed_agent_leaves_nothing_that_stays(
+    agent: AgentProcess, fleet: Fleet, request: pytest.FixtureRequest
+) -> None:
+    """In the middle of 200 ADDs, time and again: each ADD was done once or not at all.
+
+    What was told to have worked is there; the successor's sweep releases what was half done; DEL
+    and GC leave nothing of what remains.
+    """
+    before = judge.world()
+    untouched = {name: in_namespace(name, inside) for name in fleet.names}
+    interrupted = 0
+    for _ in range(request.config.getoption("--rounds")):
+        moment = random.randint(1, CONTAINERS - AT_ONCE)
+        done = fleet.add_until(moment, lambda: agent.end(signal.SIGKILL))
+        agent.start()
+
+        there = sorted(attached())
+        assert sorted(records()) == there
+        assert sorted(owners()) == sorted(there * 2), "one address of each family"
+        assert len(set(there)) == len(there), "a container has two devices"
+        assert {f"container-{name}" for name in done} <= set(there)
+        given = []
+        for name in fleet.names:
+            devices, addresses, routes = in_namespace(name, inside)
+            if f"container-{name}" in there:
+                assert (devices, len(addresses), routes > 0) == ({"eth0"}, 2, True)
+                given += addresses
+            else:
+                assert (devices, addresses, routes) == untouched[name]
+        assert len(set(given)) == len(given), "two containers have the same address"
+        interrupted += len(there) < CONTAINERS
+
+        half = set(random.sample(fleet.names, CONTAINERS // 2))
+        fleet.delete([name for name in fleet.names if name in half])
+        left = {f"container-{name}" for name in fleet.names if name not in half} & set(there)
+        assert set(attached()) == left
+        fleet.collect([name for name in fleet.names if name not in half])
+        assert set(attached()) == left
+        fleet.collect([])
+        assert {name: in_namespace(name, inside) for name in fleet.names} == untouched
+        assert judge.world() == before
+    assert interrupted, "the agent was always too late to be killed"
+
+
+def test_long_run_needs_no_more_than_a_short_one(agent: AgentProcess, fleet: Fleet) -> None:
+    """Descriptors and threads after some thousand ADDs and DELs are those after a few."""
+
+    def work(number: int) -> None:
+        for _ in range(number // CONTAINERS):
+            assert len(fleet.add_until(0, lambda: None)) == CONTAINERS
+            fleet.delete(fleet.names)
+
+    def files() -> list[str]:
+        return sorted(links(f"/proc/{agent.process.pid}/fd/*"))
+
+    work(CONTAINERS)
+    # A worker may be about to close its connection while the launcher has ended already.
+    before = judge.wait_for(lambda: quiet(files), "the agent is idle")
+    work(ADDS_OF_THE_LONG_RUN)
+    judge.wait_for(lambda: files() == before, "nothing else is open")
+    assert len(os.listdir(f"/proc/{agent.process.pid}/task")) <= server.WORKERS + 2
+
+
+def quiet(files: Callable[[], list[str]]) -> list[str]:
+    """What is open, if there is no connection but for the agent's own three sockets."""
+    found = files()
+    return found if sum(each.startswith("socket:") for each in found) == 3 else []
