@@ -7,6 +7,7 @@ told (sd_listen_fds(3), sd_notify(3)).
 
 import contextlib
 import fcntl
+import gc
 import json
 import os
 import resource
@@ -175,6 +176,8 @@ def run(path: str = SOCKET) -> int:
             signal.signal(number, agent.stop)
         with deadline.within():
             verbs.sweep()
+        # What is loaded by now stays: the collector need not look at it over and over.
+        gc.freeze()
         log.info("ready", socket=path)
         _notify("READY=1")
         agent.serve()

@@ -24,7 +24,7 @@ class ContainerAddresses:
 
     def do(self, world: World, outcome: Outcome) -> None:
         """Give the device its addresses and routes."""
-        if any(ip_interface(each["address"]).version == 6 for each in outcome.addresses):
+        if outcome.has_version(6):
             _enable_ipv6(world, self.device)
         world.inside.configure(
             outcome.container_index,
@@ -113,10 +113,9 @@ class HostRoutes:
 
     def do(self, world: World, outcome: Outcome) -> None:
         """Let the host forward, answer as the gateway, and find the container."""
-        versions = {ip_interface(each["address"]).version for each in outcome.addresses}
-        if 4 in versions:
+        if outcome.has_version(4):
             world.host.set({"ipv4/ip_forward": "1"})
-        if 6 in versions:
+        if outcome.has_version(6):
             world.host.set({"ipv6/conf/all/forwarding": "1"})
         world.host.configure(
             outcome.host_index,

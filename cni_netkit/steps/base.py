@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from ipaddress import ip_interface
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from cni_netkit.attachment import Attachment
@@ -60,6 +61,10 @@ class Outcome:
     container_nsid: int | None = None
     leases: list[list[int]] = field(default_factory=list)
     untouched: list[str] = field(default_factory=list)
+
+    def has_version(self, version: int) -> bool:
+        """Whether there is an address of that IP version."""
+        return any(ip_interface(each["address"]).version == version for each in self.addresses)
 
     def as_dict(self) -> JSON:
         """For the record."""

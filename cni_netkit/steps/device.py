@@ -118,7 +118,8 @@ class Device:
         outcome.host_index, outcome.container_index = made.index, made.peer_index or 0
         outcome.host_mac, outcome.container_mac = mac or "", peer_mac or ""
         self._verify_sizes(made)
-        if self.neighbours:
+        only_ipv4 = outcome.addresses and not outcome.has_version(6)
+        if self.neighbours and not only_ipv4:
             _skip_duplicate_address_detection(world, self.host_name)
         if not self.addressed:
             world.inside.configure(outcome.container_index, self.container_name, up=True)
