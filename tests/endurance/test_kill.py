@@ -139,12 +139,16 @@ def records() -> list[str]:
 
 
 def owners() -> list[str]:
-    """The container ids of all addresses given away; one an address."""
-    return [
-        path.read_text().split()[0]
+    """The container ids of all addresses given away; one an address.
+
+    A file whose writer was killed before the first byte has no owner yet; GC removes it.
+    """
+    texts = [
+        path.read_text()
         for path in (STORE / "networks" / "net").iterdir()
         if path.name != "lock" and not path.name.startswith("last_reserved_ip.")
     ]
+    return [text.split()[0] for text in texts if text]
 
 
 @dataclass

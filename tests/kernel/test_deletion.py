@@ -166,7 +166,9 @@ def test_device_that_is_gone_hurts_nobody(crowd: Crowd, gone: list[str]) -> None
     devices = pairs(4)
     for name in gone:
         judge.run("ip", "link", "del", name)
+    crowd.requests.clear()
     assert crowd.failures(*devices) == {}
+    assert len(crowd.requests) == 3, "nobody was tried alone but for the first"
     assert names() == BYSTANDERS
 
 
