@@ -129,8 +129,8 @@ def check(request: Request) -> None:
             raise difference(f"record of {attachment}", "one that is complete", None)
         outcome = Outcome(**record.outcome)
         world.ipam = _recorded_ipam(request, record)
-        plan = _as_changed_by_chain(plans.from_record(record.steps), attachment, previous, outcome)
-        for step in plan:
+        _expect_what_the_chain_changed(attachment, previous, outcome)
+        for step in plans.from_record(record.steps):
             step.check(world, outcome)
 
 
@@ -251,10 +251,10 @@ def _dns(conf: NetConf) -> JSON:
     return configured | {key: list(value) for key, value in dynamic.items() if value}
 
 
-def _as_changed_by_chain(
-    plan: plans.Plan, attachment: Attachment, previous: Result, outcome: Outcome
-) -> plans.Plan:
-    """Expect what later plugins of the chain made of our device: their MAC address, their MTU."""
+def _expect_what_the_chain_changed(
+    attachment: Attachment, previous: Result, outcome: Outcome
+) -> None:
+    """A later plugin may have given our device another MAC address: then prevResult says so."""
     ours = [
         each
         for each in previous.interfaces
@@ -263,7 +263,6 @@ def _as_changed_by_chain(
     if not ours:
         raise difference("interfaces in prevResult", attachment.ifname, None)
     outcome.container_mac = ours[0].get("mac") or outcome.container_mac
-    return plan
 
 
 def _release(request: Request, store: Store, attachment: Attachment, record: Record | None) -> None:
