@@ -29,7 +29,7 @@ LACKING = {
         "6.7",
         'build the kernel with CONFIG_NETKIT=y, or set fallback to "veth"',
     ),
-    "scrub": ("netkit scrub settings", "scrub or peerScrub", "6.10", "leave the option out"),
+    "scrub": ("netkit scrub settings", "scrub or peerScrub", "6.12", "leave the option out"),
     "single": ("single netkit devices", 'pairing "single"', "7.1", "run a newer kernel"),
     "queue-create": ("leasing of receive queues", "lease", "7.1", "run a newer kernel"),
 }

@@ -191,7 +191,7 @@ def test_features(more: dict[str, Any], expected: set[str]) -> None:
     [
         ({}, "netkit", ["6.7", "CONFIG_NETKIT", "fallback"]),
         (SINGLE, "single", ["pairing", "7.1"]),
-        ({"scrub": "none"}, "scrub", ["scrub", "6.10"]),
+        ({"scrub": "none"}, "scrub", ["scrub", "6.12"]),
         (LEASE, "queue-create", ["lease", "7.1"]),
     ],
     ids=str,
