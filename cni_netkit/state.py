@@ -126,9 +126,13 @@ class Store:
                 os.unlink(each)
 
     def all(self, network: str | None = None) -> Iterator[Record]:
-        """Every record, or every one of a network."""
+        """Every record, or every one of a network.
+
+        Where a process was killed while it wrote its record, and had done nothing yet, one stands
+        in that is abandoned and names the attachment: to be released like others.
+        """
         for path in sorted(self._root.glob(f"{network or '*'}/*:*.json")):
-            if record := self._load(path):
+            if record := self._load(path) or _cut_off(path):
                 yield record
 
     @contextlib.contextmanager
@@ -171,14 +175,14 @@ class Store:
 
     def _write(self, path: str, record: Record, flags: int) -> None:
         flags |= os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC
+        data = record.dump()
         try:
             descriptor = os.open(path, flags, 0o600)
         except FileNotFoundError:
             Path(path).parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             descriptor = os.open(path, flags, 0o600)
         try:
-            # In one piece: a process that is killed leaves all of it or nothing.
-            data = record.dump()
+            # In one piece: a process that is killed leaves all of it or, mostly, nothing.
             if os.write(descriptor, data) != len(data):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         except OSError:
@@ -200,3 +204,26 @@ class Store:
                 return Record.load(file.read())
         except (OSError, ValueError, TypeError, KeyError):
             return None
+
+
+def _cut_off(path: Path) -> Record | None:
+    """What stands for a record that does not have its end; None if it has, or has gone."""
+    try:
+        json.loads(path.read_bytes())
+    except OSError:
+        return None
+    except ValueError:
+        container, _, ifname = path.stem.rpartition(":")
+        network = path.parent.name
+        return Record(
+            attachment=Attachment(network, container, ifname),
+            cni_ifname=ifname,
+            netns="",
+            netns_identity=[],
+            config={"name": network},
+            arguments="",
+            path=[],
+            steps=[],
+            process=[0, 1],  # no process has the number 0
+        )
+    return None

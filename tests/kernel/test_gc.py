@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from cni_netkit.verbs import sweep
 from tests.kernel import judge
 from tests.kernel.conftest import Conf, Node
 
@@ -89,3 +90,23 @@ def test_namespace_that_is_gone(node: Node, conf: Conf) -> None:
 def count_without_pair() -> int:
     """How many devices of the host are not ours."""
     return len([each for each in judge.ip("link") if not each["ifname"].startswith("nk")])
+
+
+@pytest.mark.parametrize("by", ["GC", "sweep"])
+@pytest.mark.parametrize("written", [b"", b'{"attachment":'])
+def test_record_that_was_not_written_to_its_end_goes(
+    node: Node, conf: Conf, written: bytes, by: str
+) -> None:
+    """A process was killed at that moment: nothing was done, and nothing is in the way of an ADD."""
+    c = node.container()
+    node.add(conf(), c)
+    assert node.call("DEL", conf(), c).ok
+    before = judge.world(c)
+    Path(f"/var/lib/cni/netkit/net/container-{c}:eth0.json").write_bytes(written)
+    assert node.call("ADD", conf(), c).error["code"] == 103
+    if by == "GC":
+        assert node.call("GC", conf()).ok
+    else:
+        sweep()
+    assert judge.world(c) == before
+    node.add(conf(), c)
