@@ -105,8 +105,9 @@ def pairs(number: int) -> list[Link]:
 
 
 def names() -> set[str]:
-    """Every device, without the peers."""
-    return {name for each in judge.ip("link") if not (name := each["ifname"]).startswith("peer-")}
+    """Every device of ours and lo, without the peers; kernels put some of their own beside."""
+    found = {each["ifname"] for each in judge.ip("link")}
+    return {name for name in found if name == "lo" or name.startswith(("d", "bystander"))}
 
 
 BYSTANDERS = {"lo", "bystander0", "bystander7"}
