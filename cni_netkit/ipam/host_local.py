@@ -211,7 +211,9 @@ class HostLocal:
             owners.remember()
 
     def _owned_paths(self) -> list[Path]:
-        found = [path for _, path, owner in self._reservations() if owner == self._owner]
+        # Who writes holds the lock: a file without owner is of a writer that was killed.
+        mine = (self._owner, "")
+        found = [path for _, path, owner in self._reservations() if owner in mine]
         # Old versions of the reference plugin wrote the container id only.
         return found or [
             path for _, path, owner in self._reservations() if owner == self._context.container_id

@@ -22,12 +22,13 @@ GROUP_BITS = 31
 
 
 class _Job:
-    """One deletion that somebody waits for."""
+    """One deletion, and the thread that waits for it: until it is done, or is to lead a round."""
 
     def __init__(self, device: Link) -> None:
         self.device = device
-        self.done = threading.Event()
-        self.error: KernelError | None = None
+        self.called = threading.Event()
+        self.done = False
+        self.error: Exception | None = None
 
 
 class Deletions:
@@ -46,25 +47,30 @@ class Deletions:
             leads = not self._at_work
             self._at_work = True
         with turns.given_up():
-            if leads:
-                self._work(socket)
-            job.done.wait()
+            if not leads:
+                job.called.wait()
+            if not job.done:
+                self._lead_a_round(socket)
         if job.error:
             raise job.error
 
-    def _work(self, socket: NetlinkSocket) -> None:
-        """Round after round until nobody waits."""
-        while True:
+    def _lead_a_round(self, socket: NetlinkSocket) -> None:
+        """Delete what waits, and hand the lead to who came meanwhile: nobody does two rounds."""
+        with self._lock:
+            jobs, self._waiting = self._waiting, []
+        try:
+            _delete_all(socket, jobs)
+        except Exception as error:
+            for job in jobs:
+                job.error = job.error or error
+        finally:
+            for job in jobs:
+                job.done = True
+                job.called.set()
             with self._lock:
-                jobs, self._waiting = self._waiting, []
-                self._at_work = bool(jobs)
-            if not jobs:
-                return
-            try:
-                _delete_all(socket, jobs)
-            finally:
-                for job in jobs:
-                    job.done.set()
+                self._at_work = bool(self._waiting)
+                if self._waiting:
+                    self._waiting[0].called.set()
 
 
 def _delete_all(socket: NetlinkSocket, jobs: list[_Job]) -> None:
