@@ -1,7 +1,7 @@
 """Who holds a queue, where the lab's NIC cannot show it.
 
-netdevsim has neither AF_XDP zero-copy nor memory providers, so that the kernel's EBUSY for these two
-cannot be caused there. The answers are encoded as net/core/netdev-genl.c does it.
+netdevsim has no AF_XDP zero-copy, and no test attaches a memory provider to it, so that the kernel's
+EBUSY for these two is not caused there. The answers are encoded as net/core/netdev-genl.c does it.
 """
 
 from dataclasses import dataclass
