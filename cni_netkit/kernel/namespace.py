@@ -10,7 +10,6 @@ import errno
 import struct
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from ipaddress import ip_interface
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,6 +31,7 @@ from cni_netkit.kernel.uapi import (
     RTM_GETNSID,
     RTM_NEWNSID,
 )
+from cni_netkit.spec.addresses import ip_interface
 
 if TYPE_CHECKING:
     from cni_netkit.kernel import netdev

@@ -2,7 +2,6 @@
 
 import errno
 import socket as sockets
-from ipaddress import ip_interface, ip_network
 
 from cni_netkit.kernel import uapi
 from cni_netkit.kernel.errors import KernelError
@@ -25,6 +24,7 @@ from cni_netkit.kernel.uapi import (
     RTNH_F_ONLINK,
     RTPROT_BOOT,
 )
+from cni_netkit.spec.addresses import ip_interface, ip_network
 
 FAMILIES = {4: sockets.AF_INET, 6: sockets.AF_INET6}
 ANYWHERE = {4: "1.0.0.1", 6: "2000::1"}
@@ -52,7 +52,7 @@ def add_address(index: int, device: str, address: str, *, prefix_route: bool = T
 
 def add(index: int, device: str, route: Route, *, exclusive: bool) -> Ask:
     """Request: add a route; `exclusive`: there must be none to that destination yet."""
-    network = ip_network(route.destination, strict=False)
+    network = ip_network(route.destination)
     attributes = [u32(uapi.RTA_OIF, index), u32(uapi.RTA_TABLE, route.table)]
     if network.prefixlen:
         attributes.append(attribute(uapi.RTA_DST, network.network_address.packed))

@@ -1,10 +1,10 @@
 """Addresses and routes, in the container and on the host."""
 
 from dataclasses import dataclass
-from ipaddress import ip_address, ip_interface, ip_network
 from typing import ClassVar
 
 from cni_netkit.kernel.model import RT_TABLE_MAIN, Route
+from cni_netkit.spec.addresses import ip_address, ip_interface, ip_network
 from cni_netkit.spec.result import JSON
 from cni_netkit.steps.base import Outcome, World, difference
 
@@ -77,7 +77,7 @@ class ContainerAddresses:
         return routes + [self._route(entry, outcome) for entry in outcome.routes]
 
     def _route(self, entry: JSON, outcome: Outcome) -> Route:
-        network = ip_network(entry["dst"], strict=False)
+        network = ip_network(entry["dst"])
         gateway: str | None = entry.get("gw") or next(
             (
                 each["gateway"]
@@ -182,4 +182,4 @@ def _host_network(address: str) -> str:
 def _key(route: Route) -> tuple[str, str | None, int]:
     """What makes two routes the same: where to, through whom, in which table."""
     gateway = str(ip_address(route.gateway)) if route.gateway else None
-    return str(ip_network(route.destination, strict=False)), gateway, route.table
+    return str(ip_network(route.destination)), gateway, route.table
