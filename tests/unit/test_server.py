@@ -365,23 +365,30 @@ def test_accepting_goes_on_whatever_fails(
 
 
 def test_accepting_goes_on_where_no_thread_can_be_started(
-    agent: Agent, path: str, monkeypatch: pytest.MonkeyPatch
+    agent: Agent, path: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The request is done by the next worker that there is."""
-    tried = threading.Event()
+    """The requests are done by the worker that there is, one after the other."""
 
     def fail(*_arguments: Any) -> None:
-        tried.set()
         raise RuntimeError("can't start new thread")
 
-    with ExitStack() as stack:
-        with monkeypatch.context() as patch:
-            patch.setattr(ThreadPoolExecutor, "_adjust_thread_count", fail)
-            first = stack.enter_context(connect(path))
-            wire.send_request(first, VERSION, soon())
-            assert tried.wait(DEADLINE)
-        assert ask(path).status == 0
-        assert wire.receive_answer(first, soon()).status == 0
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", fail)
+        assert [ask(path).status for _ in range(3)] == [0, 0, 0]
+    assert "no worker can be started" in capsys.readouterr().err
+    assert ask(path).status == 0
+
+
+def test_agent_that_can_start_no_thread_says_so(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would listen and never answer."""
+
+    def fail(*_arguments: Any) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with server.listen(path) as listener:
+        monkeypatch.setattr(threading.Thread, "start", fail)
+        with pytest.raises(AgentError, match="not even one thread"):
+            Agent(listener).serve()
 
 
 # Stopping.
