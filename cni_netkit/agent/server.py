@@ -245,10 +245,12 @@ def _answer(connection: socket.socket, seconds: float) -> None:
         return
     try:
         with deadline.within(seconds), turns.taken():
-            answer = verbs.handle(request.environment, BytesIO(request.stdin).read, request.netns)
+            answer = verbs.handle(
+                request.environment, BytesIO(request.stdin).read, request.netns, request.route
+            )
     finally:
-        if request.netns is not None:
-            os.close(request.netns)
+        for descriptor in request.descriptors:
+            os.close(descriptor)
     output = b"" if answer.output is None else json.dumps(answer.output).encode() + b"\n"
     _send(connection, answer.status, output)
 

@@ -18,7 +18,7 @@ from cni_netkit.kernel.deletion import Deletions
 from cni_netkit.kernel.errors import KernelError
 from cni_netkit.kernel.message import Attributes, u32
 from cni_netkit.kernel.model import Link, Queue, Route, Wanted
-from cni_netkit.kernel.netlink import Ask, NetlinkSocket
+from cni_netkit.kernel.netlink import Ask, NetlinkSocket, opened, taken
 from cni_netkit.kernel.netns import Netns
 from cni_netkit.kernel.uapi import (
     IFLA_NETKIT_PAIRING,
@@ -88,9 +88,15 @@ class Namespace:
         return cls(Netns.open(path))
 
     @classmethod
-    def behind(cls, descriptor: int, path: str) -> Namespace:
-        """A container's, opened by somebody else; `path` is its name. Raises `NoNamespace`."""
-        return cls(Netns.behind(descriptor, path))
+    def behind(cls, descriptor: int, path: str, route: int | None = None) -> Namespace:
+        """A container's, opened by somebody else; `path` is its name. Raises `NoNamespace`.
+
+        `route` is an rtnetlink socket in it, so that the namespace need not be entered for one.
+        """
+        namespace = cls(Netns.behind(descriptor, path))
+        if route is not None and (taken_over := taken(namespace.netns, NETLINK_ROUTE, route)):
+            namespace._sockets[NETLINK_ROUTE] = taken_over
+        return namespace
 
     def close(self) -> None:
         """Close every socket and let go of the namespace."""
@@ -292,7 +298,7 @@ class Namespace:
 
     def _socket(self, protocol: int) -> NetlinkSocket:
         if protocol not in self._sockets:
-            self._sockets[protocol] = NetlinkSocket(self.netns, protocol)
+            self._sockets[protocol] = opened(self.netns, protocol)
         return self._sockets[protocol]
 
     @property

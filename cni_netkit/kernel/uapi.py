@@ -97,6 +97,9 @@ NETNSA_FD = 3
 
 # include/uapi/linux/nsfs.h, include/uapi/linux/sched.h
 NS_GET_NSTYPE = 0xB703
+
+# include/uapi/linux/sockios.h
+SIOCGSKNS = 0x894C
 CLONE_NEWNET = 0x40000000
 
 # include/uapi/linux/if_link.h, enum netkit_mode, netkit_action, netkit_scrub, netkit_pairing
