@@ -7,10 +7,10 @@ to import than everything else together.
 from __future__ import annotations
 
 import errno
+import os
 import struct
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cni_netkit.kernel import link, route
@@ -43,6 +43,7 @@ PROBES = {
 }
 NO_ID = 0xFFFFFFFF
 NO_QUEUE = 0xFFFFFFFE
+SETTING_BYTES = 64
 RTGENMSG = struct.Struct("=Bxxx")
 TRIAL_DEVICE = Wanted(
     kind="netkit",
@@ -272,15 +273,12 @@ class Namespace:
 
         def write() -> None:
             for name, value in values.items():
-                path = Path("/proc/sys/net", name)
+                path = f"/proc/sys/net/{name}"
                 try:
-                    if path.read_text().strip() != value:
-                        path.write_text(value)
-                except FileNotFoundError:
-                    if not optional:
-                        raise KernelError(f"set {path} to {value}", errno.ENOENT) from None
+                    _set(path, value.encode())
                 except OSError as error:
-                    raise KernelError(f"set {path} to {value}", error.errno or 0) from None
+                    if error.errno != errno.ENOENT or not optional:
+                        raise KernelError(f"set {path} to {value}", error.errno or 0) from None
 
         self.netns.run(write)
 
@@ -322,6 +320,21 @@ class Namespace:
         if self._family is None:
             raise KernelError("look up the generic netlink family netdev", errno.ENOENT)
         return self._family
+
+
+def _set(path: str, value: bytes) -> None:
+    # Where /proc/sys may only be read, what is right already must be no failure.
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        if os.read(descriptor, SETTING_BYTES).strip() == value:
+            return
+    finally:
+        os.close(descriptor)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.write(descriptor, value)
+    finally:
+        os.close(descriptor)
 
 
 def _nsid_request(other: Namespace) -> bytes:

@@ -120,7 +120,7 @@ class Handler:
     ended: list[Mapping[str, str]] = field(default_factory=list)
 
     def __call__(
-        self, environment: Mapping[str, str], read: Callable[[], bytes], netns: int | None
+        self, environment: Mapping[str, str], read: Callable[[], bytes], *_descriptors: int | None
     ) -> verbs.Answer:
         self.begun.append(environment)
         assert self.go.wait(DEADLINE)
@@ -242,7 +242,7 @@ def test_fault_of_ours_costs_one_request(
 def test_namespace_is_passed_on_and_closed(
     agent: Agent, path: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """The handler finds it open; afterwards it is not, whatever happened."""
+    """The handler finds it and the socket open; afterwards neither is, whatever happened."""
 
     def opened() -> int:
         found = 0
@@ -253,10 +253,11 @@ def test_namespace_is_passed_on_and_closed(
 
     seen = []
 
-    def look(_environment: Any, _read: Any, netns: int) -> verbs.Answer:
-        seen.append(os.path.samestat(os.fstat(netns), tmp_path.stat()))
-        assert not os.get_inheritable(netns)
-        if len(seen) % 2:
+    def look(_environment: Any, _read: Any, netns: int, route: int) -> verbs.Answer:
+        for each in (netns, route):
+            seen.append(os.path.samestat(os.fstat(each), tmp_path.stat()))
+            assert not os.get_inheritable(each)
+        if len(seen) % 4:
             raise ValueError
         return verbs.Answer(0)
 
@@ -264,7 +265,7 @@ def test_namespace_is_passed_on_and_closed(
     descriptor = os.open(tmp_path, os.O_RDONLY)
     try:
         for number in range(10):
-            request = WireRequest({}, b"", descriptor)
+            request = WireRequest({}, b"", descriptor, descriptor)
             if number % 2:
                 assert ask(path, request).status == 0
             else:
@@ -276,7 +277,7 @@ def test_namespace_is_passed_on_and_closed(
         wait_for(lambda: opened() == 1, "all but ours are closed")
     finally:
         os.close(descriptor)
-    assert seen == [True] * 10
+    assert seen == [True] * 20
 
 
 @pytest.mark.parametrize("asked", [0, 1])
