@@ -747,7 +747,11 @@ def test_error_is_json_however_long_its_texts_are(run: Run, patient: Path) -> No
 
 @pytest.mark.parametrize(
     "compiler",
-    [each for each in ("cc", "gcc", "clang", "aarch64-linux-gnu-gcc") if shutil.which(each)],
+    [
+        each
+        for each in ("cc", "gcc", "musl-gcc", "clang", "aarch64-linux-gnu-gcc")
+        if shutil.which(each)
+    ],
 )
 def test_it_is_compiled_static_and_without_a_warning(tmp_path: Path, compiler: str) -> None:
     executable = build(tmp_path, "-O2", "-static", compiler=compiler)

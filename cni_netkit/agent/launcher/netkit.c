@@ -11,7 +11,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
-#include <linux/netlink.h>
 #include <poll.h>
 #include <sched.h>
 #include <signal.h>
@@ -35,6 +34,11 @@
 #define NEWEST "1.1.0"
 #define SOCKET "/run/cni-netkit/agent.sock"
 #define PYTHON "netkit-python"
+
+/* linux/netlink.h, which not every C library's compiler finds. */
+#ifndef NETLINK_ROUTE
+#define NETLINK_ROUTE 0
+#endif
 
 /*
  * Deadlines in milliseconds. All together they stay below the two minutes that a kubelet grants its
