@@ -88,7 +88,7 @@ def steps(
         # A single device has nobody behind it who could answer as a gateway.
         plan.append(ContainerAddresses(attachment.ifname, is_pair and device.neighbours))
         if is_pair:
-            plan.append(HostRoutes(attachment.host_device, is_up=kind == "netkit"))
+            plan.append(HostRoutes(attachment.host_device))
     if conf.lease is not None:
         plan.append(Leases(conf.lease.device, attachment.ifname, conf.lease.count, tuple(pool)))
     if conf.ip_masq:

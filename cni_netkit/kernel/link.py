@@ -158,7 +158,7 @@ def _create(socket: NetlinkSocket, wanted: Wanted, asked: str, data: bytes) -> L
         message.mac(uapi.IFLA_ADDRESS, wanted.mac) if wanted.mac else b"",
         message.u32(uapi.IFLA_NUM_RX_QUEUES, wanted.rx_queues) if is_single else b"",
         _info(wanted.kind, data),
-        flags=IFF_UP if wanted.kind == "netkit" else 0,
+        flags=IFF_UP if is_single else 0,
     )
     mark = Ask(
         f"mark the device {wanted.name} as ours",

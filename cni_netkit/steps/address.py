@@ -102,14 +102,10 @@ class ContainerAddresses:
 
 @dataclass(frozen=True)
 class HostRoutes:
-    """The gateway's addresses on the host's end, and a route to each address of the container.
-
-    `is_up`: a netkit primary is, from its creation on; veth refuses that before its peer exists.
-    """
+    """The gateway's addresses on the host's end, and a route to each address of the container."""
 
     name: ClassVar[str] = "host-routes"
     device: str
-    is_up: bool
 
     def do(self, world: World, outcome: Outcome) -> None:
         """Let the host forward, answer as the gateway, and find the container."""
@@ -117,10 +113,14 @@ class HostRoutes:
             world.host.set({"ipv4/ip_forward": "1"})
         if outcome.has_version(6):
             world.host.set({"ipv6/conf/all/forwarding": "1"})
+        else:
+            # Nobody needs IPv6 here, not even the host's services, which a link-local address would
+            # open to the container. And without it a device costs the same however many there are.
+            world.host.set({f"ipv6/conf/{self.device}/disable_ipv6": "1"}, optional=True)
         world.host.configure(
             outcome.host_index,
             self.device,
-            up=not self.is_up,
+            up=True,
             addresses=[(address, True) for address in self._gateways(outcome)],
             routes=self._routes(outcome),
             exclusive=True,

@@ -66,6 +66,19 @@ def test_veth_takes_its_place(node: Node, conf: Conf, dual_stack: JSON, mode: st
     assert judge.world(one, two) == before
 
 
+def test_host_end_speaks_ipv6_only_where_the_container_does(
+    node: Node, conf: Conf, dual_stack: JSON
+) -> None:
+    """With an IPv4 address alone there is not even a link-local one."""
+    families = []
+    for ipam in ({}, {"ipam": dual_stack}):
+        result = node.add(conf(fallback="veth", **ipam), node.container())
+        (host,) = judge.ip("addr", "show", "dev", result["interfaces"][0]["name"])
+        assert "UP" in host["flags"]
+        families.append({each["family"] for each in host["addr_info"]})
+    assert families == [{"inet"}, {"inet", "inet6"}]
+
+
 def test_the_log_warns(node: Node, conf: Conf, capsys: pytest.CaptureFixture[str]) -> None:
     """The fallback is not silent."""
     node.add(conf(fallback="veth"), node.container())
