@@ -37,13 +37,14 @@ class Chain:
     """`capabilities` are the runtime's values for the next ADD; a plugin gets those it declares.
 
     `passed_on` has the result of each plugin of the last ADD; `attached` what is kept for later:
-    the last result, and the capabilities.
+    the last result, and the capabilities. `programs` are plugins that are elsewhere.
     """
 
     node: Node
     conflist: JSON
     capabilities: JSON = field(default_factory=dict)
     environment: dict[str, str] = field(default_factory=dict)
+    programs: dict[str, Path] = field(default_factory=dict)
     passed_on: list[JSON] = field(default_factory=list)
     attached: dict[tuple[str, str], tuple[JSON, JSON]] = field(default_factory=dict)
 
@@ -106,9 +107,10 @@ class Chain:
             "PATH": os.environ["PATH"],
             **self.environment,
         }
-        if plugin["type"] == "netkit":
+        kind = plugin["type"]
+        if kind == "netkit":
             return self.node.request(environment, json.dumps(conf).encode())
-        return execute(PLUGINS / plugin["type"], environment, conf)
+        return execute(self.programs.get(kind, PLUGINS / kind), environment, conf)
 
 
 def execute(program: Path, environment: dict[str, str], conf: JSON) -> Answer:

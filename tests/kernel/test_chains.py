@@ -277,6 +277,31 @@ def test_a_later_plugin_fails(node: Node, later: JSON) -> None:
     listed.delete(c)
 
 
+@pytest.mark.without_netkit
+def test_veth_in_its_place(node: Node) -> None:
+    """On a kernel without netkit the usual list does the same with a veth pair."""
+    client, c = outside(node), node.container()
+    sysctl = {"net.core.somaxconn": "77"}
+    listed = chain(
+        node,
+        netkit(fallback="veth", ipMasq=True),
+        PORTMAP,
+        FIREWALL,
+        {"type": "tuning", "sysctl": sysctl, "mac": MAC},
+        capabilities=MAPPING,
+    )
+    listed.add(c)
+    assert judge.link("eth0", c)["linkinfo"]["info_kind"] == "veth"
+    for family in (0, 1):
+        assert judge.connects(client, HOST[family], 8080, c, 80) == OUTSIDE[family]
+    assert setting("net/core/somaxconn", c) == "77"
+    listed.check(c)
+    listed.delete(c)
+    assert judge.link("eth0", c) is None
+    for address in CONTAINER:
+        assert rules_of(address) == []
+
+
 def test_all_of_them(node: Node) -> None:
     """A list as nodes have it, with two containers that reach each other, and GC in the end."""
     listed = chain(
