@@ -42,8 +42,8 @@ def decide(attachment: Attachment, conf: NetConf, facts: Facts) -> Plan:
         raise CNIError(
             Code.INVALID_CONFIGURATION,
             "lease: no NIC is named",
-            "name one in lease.device, or let the runtime name it: "
-            '"capabilities": {"deviceID": true}',
+            "name one in lease.device, or let the runtime do it (deviceID, as Multus for a network "
+            "with a resource)",
         )
     nic = facts.nic.link.name if facts.nic else ""
     return steps(attachment, conf, kind, facts.mtu, nic, _pool(conf, facts))

@@ -222,8 +222,12 @@ class NetConf(Model):
 
     @property
     def nic_id(self) -> str:
-        """What the runtime calls the NIC, if anything: as a capability, else as Multus does."""
-        return self.runtime_config.device_id or self.device_id or self.pci_bus_id
+        """What the runtime calls the NIC, if anything.
+
+        First what stands beside our keys: Multus writes there what a device plugin gave to the pod,
+        whereas a capability may come from the pod's own annotation.
+        """
+        return self.device_id or self.pci_bus_id or self.runtime_config.device_id or ""
 
 
 def _impossible(conf: NetConf) -> Iterable[str]:

@@ -168,8 +168,12 @@ def test_networks_of_a_pod_as_multus_asks_for_them(node: Node, conf: Conf, versi
             {"mac": "02:00:00:00:00:42", "ips": ["10.2.0.77/24"]},
         ),
         "net2": as_multus_writes(
-            {**example("multus-leased-queue.conf"), "cniVersion": version},
-            {"deviceID": device, "CNIDeviceInfoFile": file},
+            {
+                **example("multus-leased-queue.conf"),
+                "cniVersion": version,
+                "capabilities": {"CNIDeviceInfoFile": True},
+            },
+            {"CNIDeviceInfoFile": file},
             device,
         ),
     }

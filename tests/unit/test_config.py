@@ -376,13 +376,14 @@ def test_lease_without_a_device() -> None:
         ({"deviceID": "0000:03:00.0", "pciBusID": "0000:03:00.0"}, "0000:03:00.0"),
         ({"pciBusID": "0000:03:00.0"}, "0000:03:00.0"),
         ({"deviceID": "", "pciBusID": ""}, ""),
-        ({"deviceID": "a", "pciBusID": "b", "runtimeConfig": {"deviceID": "c"}}, "c"),
+        ({"deviceID": "a", "pciBusID": "b", "runtimeConfig": {"deviceID": "c"}}, "a"),
+        ({"pciBusID": "b", "runtimeConfig": {"deviceID": "c"}}, "b"),
         ({"runtimeConfig": {"CNIDeviceInfoFile": "/var/run/a"}}, ""),
     ],
     ids=str,
 )
 def test_the_runtime_names_a_nic(more: dict[str, Any], expected: str) -> None:
-    """As a capability, else as Multus writes it into the configuration."""
+    """As Multus writes it into the configuration, else as a capability, which a pod may ask for."""
     assert believe(conf(**more)).nic_id == expected
 
 
