@@ -253,13 +253,16 @@ def test_file_as_kube_router_writes_it(node: Node) -> None:
 
 
 def test_file_as_old_kube_router_writes_it(node: Node) -> None:
-    """Requests written here: ipam.subnet, beside a route of the other family."""
+    """Requests written here: ipam.subnet, of one family, though there are routes for both."""
     c = node.container()
+    before = judge.world(c)
     conf = as_old_kube_router_writes(example("kube-router.conf"), "10.3.1.0/24")
-    conf["ipam"]["routes"] = [{"dst": "0.0.0.0/0"}]
-    node.add(conf, c)
+    result = node.add(conf, c)
     assert judge.addresses("eth0", c) == {"10.3.1.2/24"}
     assert judge.pings("10.3.1.2")
+    assert node.check(conf, c, result).ok
+    assert node.call("DEL", conf, c).ok
+    assert judge.world(c) == before
 
 
 def test_file_that_kube_router_has_not_filled_in(node: Node) -> None:
