@@ -2,8 +2,9 @@
 
 CC names the compiler, with options if need be; a cross compiler makes a wheel for its machine:
 `CC="python -m ziglang cc -target aarch64-linux-musl" python -m build --wheel`
-Without it musl's is preferred: a static program of glibc asks the processor for its features when it
-starts, and each such question leaves a virtual machine (0.53 ms instead of 0.19, DESIGN.md, D-14).
+Without it musl's is preferred: a static program of glibc asks the processor for its features when
+it starts, and each such question leaves a virtual machine (0.53 ms instead of 0.19; DESIGN.md,
+D-14).
 """
 
 import os

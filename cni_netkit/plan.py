@@ -38,11 +38,22 @@ LACKING = {
 def decide(attachment: Attachment, conf: NetConf, facts: Facts) -> Plan:
     """The steps of an ADD. Raises 100 to 103 where the facts are against it."""
     kind = check_prerequisites(conf, facts)
-    return steps(attachment, conf, kind, facts.mtu, _pool(conf, facts))
+    if conf.lease is not None and facts.nic is None:
+        raise CNIError(
+            Code.INVALID_CONFIGURATION,
+            "lease: no NIC is named",
+            "name one in lease.device, or let the runtime do it (deviceID, as Multus for a network "
+            "with a resource)",
+        )
+    nic = facts.nic.link.name if facts.nic else ""
+    return steps(attachment, conf, kind, facts.mtu, nic, _pool(conf, facts))
 
 
 def check_prerequisites(conf: NetConf, facts: Facts) -> str:
-    """Which kind of device it will be. Raises error 100 or 102 if the node lacks something."""
+    """Which kind of device it will be. Raises error 100 or 102 if the node lacks something.
+
+    A NIC that the runtime names is not known before an ADD, and then not looked at.
+    """
     falls_back = "netkit" not in facts.features and conf.fallback == "veth"
     if not falls_back:
         for feature in sorted(needed(conf) - facts.features, key=list(LACKING).index):
@@ -58,7 +69,12 @@ def check_prerequisites(conf: NetConf, facts: Facts) -> str:
 
 
 def steps(
-    attachment: Attachment, conf: NetConf, kind: str, mtu: int, pool: Sequence[int] = ()
+    attachment: Attachment,
+    conf: NetConf,
+    kind: str,
+    mtu: int,
+    nic: str = "",
+    pool: Sequence[int] = (),
 ) -> Plan:
     """The steps themselves, in the order of doing."""
     is_pair = conf.pairing == "pair"
@@ -90,7 +106,7 @@ def steps(
         if is_pair:
             plan.append(HostRoutes(attachment.host_device))
     if conf.lease is not None:
-        plan.append(Leases(conf.lease.device, attachment.ifname, conf.lease.count, tuple(pool)))
+        plan.append(Leases(nic, attachment.ifname, conf.lease.count, tuple(pool)))
     if conf.ip_masq:
         plan.append(Masquerade(attachment.host_device, attachment.alias))
     return tuple(plan)
@@ -116,9 +132,11 @@ def from_record(entries: Sequence[dict[str, Any]]) -> Plan:
 
 def _check_nic(conf: NetConf, facts: Facts) -> None:
     assert conf.lease is not None
-    name = conf.lease.device
     if facts.nic is None:
-        raise missing_nic(name)
+        if conf.lease.device is None:
+            return
+        raise missing_nic(conf.lease.device)
+    name = facts.nic.link.name
     if facts.nic.link.kind is not None:
         raise CNIError(
             Code.UNUSABLE_NIC,

@@ -7,6 +7,7 @@ to import than everything else together.
 from __future__ import annotations
 
 import errno
+import glob
 import os
 import struct
 from collections.abc import Iterable, Sequence
@@ -32,6 +33,7 @@ from cni_netkit.kernel.uapi import (
     RTM_NEWNSID,
 )
 from cni_netkit.spec.addresses import ip_interface
+from cni_netkit.spec.request import check_ifname
 
 if TYPE_CHECKING:
     from cni_netkit.kernel import netdev
@@ -122,6 +124,18 @@ class Namespace:
     def links(self) -> list[Link]:
         """Every device."""
         return link.dump(self._rtnl)
+
+    def devices_of(self, identifier: str) -> tuple[str, ...]:
+        """The network devices of a device on any bus; a network device's name stands for itself.
+
+        Linux: Documentation/ABI/stable/sysfs-bus. What sysfs shows are the devices of the
+        namespace that it was mounted in, so this is for the host.
+        """
+        pattern = f"/sys/bus/*/devices/{glob.escape(identifier)}/net/*"
+        if found := sorted(map(os.path.basename, glob.glob(pattern))):
+            return tuple(found)
+        is_name = check_ifname(identifier) is None and self.link(name=identifier)
+        return (identifier,) if is_name else ()
 
     def create_pair(self, wanted: Wanted, container: Namespace) -> Link:
         """Create a pair, its peer born in `container`; returns the primary."""

@@ -32,6 +32,11 @@ FOREIGN_KEYS = frozenset(
 )
 """Keys that the specification or libcni puts beside ours, and that we have no use for."""
 
+BRIDGE_KEYS = frozenset(
+    {"bridge", "isGateway", "isDefaultGateway", "forceAddress", "hairpinMode", "promiscMode"}
+)
+"""Keys that are left standing where "netkit" is written in the place of "bridge"."""
+
 Forwarding = Literal["forward", "blackhole"]
 Scrubbing = Literal["default", "none"]
 
@@ -56,6 +61,16 @@ def _valid_mac(value: str) -> str:
     if value == "00:00:00:00:00:00":
         raise ValueError("is all zero")
     return value.lower()
+
+
+def _valid_device_id(value: str) -> str:
+    # It becomes part of a path under /sys/bus.
+    if value and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.:@-]*", value):
+        raise ValueError("is neither a bus address such as 0000:03:00.0 nor a device's name")
+    return value
+
+
+DeviceID = Annotated[str, AfterValidator(_valid_device_id)]
 
 
 def parse_queues(value: object) -> tuple[int, ...]:
@@ -136,13 +151,13 @@ class RuntimeConfig(Foreign):
     ips: tuple[str, ...] = ()
     ip_ranges: tuple[tuple[dict[str, Any], ...], ...] = ()
     dns: CapabilityDNS | None = None
-    device_id: Annotated[str | None, Field(alias="deviceID")] = None
+    device_id: Annotated[DeviceID | None, Field(alias="deviceID")] = None
 
 
 class Lease(Model):
     """Receive queues of a physical NIC, lent to the container's device."""
 
-    device: Annotated[str, AfterValidator(_valid_ifname)]
+    device: Annotated[str, AfterValidator(_valid_ifname)] | None = None
     count: Annotated[int, Field(ge=1, lt=QUEUES_MAX)] = 1
     queues: Annotated[tuple[int, ...], BeforeValidator(parse_queues)] | None = None
     workload: Literal["io_uring", "af_xdp"] | None = None
@@ -184,6 +199,8 @@ class NetConf(Model):
     ip_masq: bool = False
     ip_masq_backend: Literal["nftables"] = "nftables"
     lease: Lease | None = None
+    device_id: Annotated[DeviceID, Field(alias="deviceID")] = ""
+    pci_bus_id: Annotated[DeviceID, Field(alias="pciBusID")] = ""
     bpf: Any = None
     fallback: Literal["none", "veth"] = "none"
     dns: DNS | None = None
@@ -202,6 +219,15 @@ class NetConf(Model):
     def mac(self) -> str | None:
         """The hardware address that the runtime asked for, if any."""
         return self.runtime_config.mac
+
+    @property
+    def nic_id(self) -> str:
+        """What the runtime calls the NIC, if anything.
+
+        First what stands beside our keys: Multus writes there what a device plugin gave to the pod,
+        whereas a capability may come from the pod's own annotation.
+        """
+        return self.device_id or self.pci_bus_id or self.runtime_config.device_id or ""
 
 
 def _impossible(conf: NetConf) -> Iterable[str]:
@@ -303,11 +329,17 @@ def _validated(model: type[AnyModel], raw: Mapping[str, Any]) -> AnyModel:
                 faults.append(_describe(path, fault["msg"], fault["input"]))
     unsupported += [(path, value) for path in PLANNED if (value := _at(raw, path)) is not None]
     if unsupported and not faults:
+        details = "; ".join(f"{path}: {value!r}" for path, value in unsupported)
+        if BRIDGE_KEYS.intersection(path for path, _ in unsupported):
+            details += (
+                "; leave out what is meant for a bridge: netkit has none, its host end always is "
+                "the gateway; the default route that isDefaultGateway makes goes into ipam.routes"
+            )
         raise CNIError(
             Code.UNSUPPORTED_FIELD,
             "the network configuration has keys that are not supported: "
             + ", ".join(path + _planned(path) for path, _ in unsupported),
-            "; ".join(f"{path}: {value!r}" for path, value in unsupported),
+            details,
         )
     if faults:
         faults += [f"{path} is not supported{_planned(path)}" for path, _ in unsupported]

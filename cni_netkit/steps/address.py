@@ -50,6 +50,8 @@ class ContainerAddresses:
             if str(ip_interface(each["address"])) not in found:
                 raise difference(f"address of {where}", each["address"], found)
         routes = {_key(route) for route in world.inside.routes(link.index)}
+        # A later plugin may have moved ours to a table of its own, as sbr does.
+        routes |= {(destination, gateway, RT_TABLE_MAIN) for destination, gateway, _ in routes}
         for route in self._routes(outcome):
             if _key(route) not in routes:
                 destinations = {str(ip_network(key[0])) for key in routes}

@@ -248,6 +248,20 @@ def test_pool_larger_than_the_nic(queues: object, missing: str) -> None:
         plan_of(lease={"device": "eth0", "queues": queues})
 
 
+def test_nobody_names_the_nic() -> None:
+    """ADD is told both ways to name it; before, when only the runtime will know, it is no fault."""
+    nobody = replace(FACTS, nic=None)
+    with refused(7, "no NIC is named", "lease.device", "deviceID"):
+        plan_of(nobody, lease={"count": 1})
+    assert check_prerequisites(believed(lease={"count": 1}), nobody) == "netkit"
+
+
+def test_the_runtime_named_the_nic() -> None:
+    """Leases come from the NIC that was found."""
+    found = replace(FACTS, nic=replace(NIC, link=replace(NIC.link, name="ens3")))
+    assert leases_of(plan_of(found, lease={"count": 1}, deviceID="0000:03:00.0")).nic == "ens3"
+
+
 def test_nic_of_no_interest() -> None:
     """Without a lease the NIC is not looked at."""
     assert check_prerequisites(believed(), replace(FACTS, nic=None)) == "netkit"
