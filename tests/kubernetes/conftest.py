@@ -77,8 +77,11 @@ def _cni_netkit(tar: Path) -> Path:
         tar,
         "docker.io/library/cni-netkit:0.1.0",
         folders=("usr", "etc", "proc", "sys", "dev", "run", "tmp", "var", "opt", "host"),
-        links={name: f"usr/{name}" for name in ("bin", "sbin", "lib", "lib64")},
-        config={"Env": [f"PATH={installation}/current/bin:/usr/sbin:/usr/bin:/sbin:/bin"]},
+        links={
+            **{name: f"usr/{name}" for name in ("bin", "sbin", "lib", "lib64")},
+            "opt/cni-netkit": f"{installation}/current",
+        },
+        config={"Env": ["PATH=/usr/sbin:/usr/bin:/sbin:/bin"]},
     )
     return tar
 

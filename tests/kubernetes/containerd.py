@@ -141,11 +141,12 @@ class Containerd:
         )
         self._configs.pop(pod, None)
 
-    def remove_all(self) -> None:
-        """Remove every pod."""
+    def remove_all(self, but: str = "") -> None:
+        """Remove every pod, or every one but one."""
         answer = self.runtime.ListPodSandbox(api.ListPodSandboxRequest(), timeout=SECONDS)
         for each in answer.items:
-            self.remove_pod(each.id)
+            if each.id != but:
+                self.remove_pod(each.id)
 
 
 @contextmanager
