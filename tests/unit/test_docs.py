@@ -1,6 +1,7 @@
 """The documents: links lead somewhere, error codes are all explained, quoted texts are the program's."""
 
 import ast
+import functools
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -105,7 +106,9 @@ def c_texts(path: Path) -> Iterator[str]:
         yield re.sub(r"%[a-z]+", ANYTHING, text)
 
 
+@functools.cache
 def all_texts() -> list[str]:
+    """Every text in the program."""
     package = ROOT / "cni_netkit"
     python = [text for path in package.rglob("*.py") for text in python_texts(path)]
     c = [text for path in package.rglob("*.c") for text in c_texts(path)]

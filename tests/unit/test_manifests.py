@@ -19,7 +19,7 @@ OLDEST = "1.30"
 
 VERSIONS = [
     each
-    for each in kubernetes_validate.all_versions()
+    for each in dict.fromkeys(kubernetes_validate.all_versions())
     if tuple(map(int, each.split("."))) >= (1, 30)
 ]
 KUBECTL = os.environ.get("CNI_NETKIT_KUBECTL") or shutil.which("kubectl")
