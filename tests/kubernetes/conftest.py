@@ -60,6 +60,8 @@ def runtime(tmp_path_factory: pytest.TempPathFactory) -> Iterator[containerd.Con
         made.load(_pause(folder / "pause.tar"))
         made.load(_cni_netkit(folder / "cni-netkit.tar"))
         yield made
+    for cgroup, _, _ in os.walk(Path("/sys/fs/cgroup", kubelet.CGROUP), topdown=False):
+        os.rmdir(cgroup)
 
 
 def _pause(tar: Path) -> Path:

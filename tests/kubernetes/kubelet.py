@@ -22,6 +22,9 @@ MASKED = [
     *("/sys/firmware", "/sys/devices/virtual/powercap"),
 ]
 READ_ONLY = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"]
+CGROUP = "cni-netkit-tests"
+"""In place of "kubepods"; it is the kubelet, not the runtime, that removes what is in it."""
+
 UNITS = {"": 1, "Ki": 1 << 10, "Mi": 1 << 20, "Gi": 1 << 30}
 
 IN_POD = {
@@ -57,7 +60,7 @@ def sandbox(
     config = api.PodSandboxConfig(
         metadata=api.PodSandboxMetadata(name=name, namespace="kube-system", uid=unique),
         linux=api.LinuxPodSandboxConfig(
-            cgroup_parent=f"/kubepods/pod{unique}",
+            cgroup_parent=f"/{CGROUP}/pod{unique}",
             security_context=api.LinuxSandboxSecurityContext(
                 namespace_options=_namespaces(host_network)
             ),
