@@ -29,6 +29,8 @@ disabled_plugins = ["io.containerd.internal.v1.opt"]
   sandbox_image = "docker.io/library/{pause}"
   restrict_oom_score_adj = true
   stream_server_address = "127.0.0.1"
+  [plugins."io.containerd.grpc.v1.cri".cni]
+    bin_dir = "/opt/cni/bin" # Debian's 1.7 has another default
   [plugins."io.containerd.grpc.v1.cri".containerd]
     snapshotter = "native"
     [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
