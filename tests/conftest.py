@@ -1,11 +1,12 @@
 """What holds for all tests: on the lab kernel only kernel tests, in CI no skipping."""
 
 import os
+import re
 
 import pytest
 
-collect_ignore = ["endurance"]
-"""It takes minutes: only `pytest tests/endurance` runs it."""
+collect_ignore = ["endurance", "kubernetes"]
+"""They take minutes: only `./test tests/endurance` and `tests/kubernetes/run` run them."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -24,7 +25,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """The lab is for what needs its kernel; the rest has run on the machine's own."""
     if not os.environ.get("CNI_NETKIT_IN_LAB"):
         return
-    out = [item for item in items if "tests/kernel/" not in item.path.as_posix()]
+    out = [item for item in items if not re.search("tests/(kernel|kubernetes)/", str(item.path))]
     config.hook.pytest_deselected(items=out)
     items[:] = [item for item in items if item not in out]
 

@@ -119,11 +119,11 @@ def connects(client: str, address: str, port: int, server: str, server_port: int
         return str(peer[0])
 
 
-def wait_for(condition: Callable[[], Any], what: str) -> Any:
+def wait_for(condition: Callable[[], Any], what: str, seconds: float = DEADLINE) -> Any:
     """Wait until the condition holds; fail at the deadline."""
-    deadline = time.monotonic() + DEADLINE
+    deadline = time.monotonic() + seconds
     while not (value := condition()):
-        assert time.monotonic() < deadline, f"not within {DEADLINE} s: {what}"
+        assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
         os.sched_yield()
     return value
 

@@ -17,7 +17,8 @@ from tests.kernel import judge
 from tests.kernel.chain import PLUGINS
 from tests.kernel.conftest import JSON, Node
 
-EXAMPLES = sorted((Path(__file__).parents[2] / "conf").glob("*.conflist"))
+EXAMPLES = sorted((Path(__file__).parents[2] / "conf").rglob("*.conflist"))
+PLUGINS = os.environ.get("CNI_NETKIT_REFERENCE_PLUGINS", "")
 CNITOOL = os.environ.get("CNI_NETKIT_CNITOOL") or shutil.which("cnitool")
 
 pytestmark = pytest.mark.skipif(
@@ -36,9 +37,16 @@ class Cnitool:
         netkit = self.plugins / "netkit"
         netkit.write_text(f'#!/bin/sh\nexec {sys.executable} -m cni_netkit "$@"\n')
         netkit.chmod(0o755)
+        for plugin in Path(PLUGINS).iterdir() if PLUGINS else ():
+            (self.plugins / plugin.name).symlink_to(plugin)
 
     def configure(self, conflist: JSON) -> str:
-        """Write a configuration list; its network's name."""
+        """Write a configuration list; its network's name. Skips where a plugin of it is not here."""
+        for each in conflist["plugins"]:
+            if not (self.plugins / each["type"]).exists():
+                pytest.skip(
+                    f"no plugin {each['type']}: CNI_NETKIT_REFERENCE_PLUGINS names a folder"
+                )
         (self.confs / "10.conflist").write_text(json.dumps(conflist))
         return str(conflist["name"])
 
