@@ -34,6 +34,7 @@ TCMSG = struct.Struct("=BxxxiIII")
 RATESPEC = struct.Struct("=BBHhHI")
 TBF_QOPT = struct.Struct(f"={RATESPEC.size}s{RATESPEC.size}sIII")
 U32_SEL = struct.Struct("=BBBxHHhhI")
+U32_KEY_BYTES = 16
 MIRRED = struct.Struct("=IIiiiiI")
 
 TBF, CLSACT, U32, MIRRED_KIND = "tbf", "clsact", "u32", "mirred"
@@ -147,9 +148,10 @@ def _target(options: Attributes) -> int | None:
     parameters = action.nest(uapi.TCA_ACT_OPTIONS).raw(uapi.TCA_MIRRED_PARMS)
     if not selector or not parameters:
         return None
-    _, _, keys, *_ = U32_SEL.unpack_from(selector)
+    masks = [selector[at : at + 4] for at in range(U32_SEL.size, len(selector), U32_KEY_BYTES)]
     *_, direction, target = MIRRED.unpack_from(parameters)
-    return int(target) if direction == uapi.TCA_EGRESS_REDIR and not keys else None
+    every = not any(map(any, masks))
+    return int(target) if direction == uapi.TCA_EGRESS_REDIR and every else None
 
 
 @contextmanager

@@ -41,7 +41,7 @@ class Cnitool:
         (self.confs / "10.conflist").write_text(json.dumps(conflist))
         return str(conflist["name"])
 
-    def __call__(self, verb: str, network: str, netns: str) -> str:
+    def __call__(self, verb: str, network: str, netns: str, **capabilities: object) -> str:
         """Run one verb; its standard output. Raises AssertionError with everything if it fails."""
         done = subprocess.run(
             [str(CNITOOL), verb, network, f"/run/netns/{netns}"],
@@ -50,6 +50,7 @@ class Cnitool:
                 "NETCONFPATH": str(self.confs),
                 "CNI_PATH": str(self.plugins),
                 "PYTHONPATH": str(Path(__file__).parents[2]),
+                "CAP_ARGS": json.dumps(capabilities),
             },
             capture_output=True,
             text=True,
@@ -111,6 +112,22 @@ def test_every_example_in_its_own_version(node: Node, cnitool: Cnitool, example:
     cnitool("check", network, c)
     cnitool("del", network, c)
     assert judge.link("eth0", c) is None
+
+
+def test_the_example_with_bandwidth(node: Node, cnitool: Cnitool) -> None:
+    """What the runtime says arrives: both directions are shaped, and not after DEL."""
+    (example,) = [path for path in EXAMPLES if "bandwidth" in path.name]
+    network = cnitool.configure(json.loads(example.read_text()))
+    c = node.container()
+    before = without_cache(judge.world(c))
+    rates = {"ingressRate": 8_000_000, "egressRate": 16_000_000}
+    limits = {**rates, "ingressBurst": 4294967295, "egressBurst": 4294967295}
+    host = json.loads(cnitool("add", network, c, bandwidth=limits))["interfaces"][0]["name"]
+    assert judge.qdisc(host, "tbf")["options"]["rate"] == 1_000_000
+    assert judge.qdisc(host.replace("nk", "nb"), "tbf")["options"]["rate"] == 2_000_000
+    cnitool("check", network, c, bandwidth=limits)
+    cnitool("del", network, c, bandwidth=limits)
+    assert without_cache(judge.world(c)) == before
 
 
 def without_cache(world: JSON) -> JSON:

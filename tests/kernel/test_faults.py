@@ -13,11 +13,19 @@ from cni_netkit.steps.base import Outcome, Step, World
 from tests.kernel import judge
 from tests.kernel.conftest import JSON, Conf, Node
 
+LIMITS = {
+    "ingressRate": 1_000_000,
+    "ingressBurst": 4294967295,
+    "egressRate": 1_000_000,
+    "egressBurst": 4294967295,
+}
+
 KINDS: dict[str, Callable[[str], JSON]] = {
     "l3 pair": lambda nic: {},
     "l2 pair": lambda nic: {"mode": "l2"},
     "pair without addresses": lambda nic: {"ipam": None},
     "masqueraded pair": lambda nic: {"ipMasq": True},
+    "pair with limits": lambda nic: {"runtimeConfig": {"bandwidth": LIMITS}, "ipMasq": True},
     "pair with leases": lambda nic: {"lease": {"device": nic, "count": 2}, "ipMasq": True},
     "single": lambda nic: {"pairing": "single", "ipam": None},
     "single with leases": lambda nic: {"pairing": "single", "lease": {"device": nic, "count": 2}},
