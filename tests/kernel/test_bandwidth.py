@@ -132,14 +132,26 @@ def test_a_transfer_gets_what_is_configured(attach: Attach, mode: str) -> None:
     found = attach(mode)
     for achieved in both_ways(found, 550_000, BURST // 8):
         assert 0.6 * RATE < achieved < 1.2 * RATE
-    for address in found.addresses:
-        assert judge.pings(address)
-    for address in ("10.1.0.1", "fd00:1::1"):
-        assert judge.pings(address, found.netns)
     found.del_leaves_nothing()
     found = attach(mode, given={"bandwidth": None})
     for achieved in both_ways(found, 4_000_000):
         assert achieved > 3 * RATE
+
+
+@KINDS
+def test_every_protocol_is_shaped(attach: Attach, mode: str) -> None:
+    """IPv4 and IPv6 arrive, and pass both token buckets."""
+    found = attach(mode)
+    buckets = found.host, found.ifb
+    for command in (
+        *((address, "") for address in found.addresses),
+        ("10.1.0.1", found.netns),
+        ("fd00:1::1", found.netns),
+    ):
+        before = [judge.qdisc(each, "tbf")["packets"] for each in buckets]
+        assert judge.pings(*command)
+        after = [judge.qdisc(each, "tbf")["packets"] for each in buckets]
+        assert all(was < now for was, now in zip(before, after, strict=True)), command
 
 
 @KINDS
@@ -276,11 +288,15 @@ def test_another_kind_under_the_name_of_the_ifb(attach: Attach) -> None:
     assert judge.link(found.host) is None
 
 
-def test_name_that_is_taken(node: Node, conf: Conf) -> None:
+@pytest.mark.parametrize("whose", ["another's", "ours"])
+def test_name_that_is_taken(node: Node, conf: Conf, whose: str) -> None:
     """Error 103, and what bears the name already is left as it is."""
     c = node.container()
-    name = Attachment("net", f"container-{c}", "eth0").ifb_device
+    attachment = Attachment("net", f"container-{c}", "eth0")
+    name = attachment.ifb_device
     judge.run("ip", "link", "add", name, "type", "ifb")
+    if whose == "ours":
+        judge.run("ip", "link", "set", name, "alias", attachment.alias)
     before = judge.world(c)
     error = node.call("ADD", conf(runtimeConfig=limited(), fallback="veth"), c).error
     assert error["code"] == 103
