@@ -191,9 +191,13 @@ def _make(socket: NetlinkSocket, name: str, alias: str, asked: str, request: byt
         ),
         RTM_SETLINK,
     )
-    flags = NLM_F_CREATE | NLM_F_EXCL | NLM_F_ECHO
+    create = Ask(asked, request, RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL | NLM_F_ECHO)
+    # Together, so that no process dies in between. But the kernel goes on after a refusal: where
+    # the name is taken, the mark would go to the device that has it.
+    is_taken = get(socket, name=name) is not None
     try:
-        echoed, _ = socket.ask(Ask(asked, request, RTM_NEWLINK, flags), mark)
+        batches = [(create,), (mark,)] if is_taken else [(create, mark)]
+        echoed, _ = (answers for batch in batches for answers in socket.ask(*batch))
     except KernelError as error:
         # A device without our mark would not be known as ours later on.
         if error.asked == mark.asked and (unmarked := get(socket, name=name)):

@@ -276,13 +276,16 @@ def test_check_finds_a_redirection_elsewhere(attach: Attach) -> None:
     found.del_leaves_nothing()
 
 
-def test_another_kind_under_the_name_of_the_ifb(attach: Attach) -> None:
+@pytest.mark.parametrize("record", ["kept", "lost"])
+def test_another_kind_under_the_name_of_the_ifb(attach: Attach, record: str) -> None:
     """CHECK tells it, DEL leaves it alone: it is not ours."""
     found = attach()
     judge.run("ip", "link", "del", found.ifb)
     judge.run("ip", "link", "add", found.ifb, "type", "veth", "peer", "name", "other")
     judge.run("ip", "link", "set", found.ifb, "up")
     assert f"kind of device {found.ifb} on the host: expected ifb" in found.difference()
+    if record == "lost":
+        next(Path("/var/lib/cni/netkit").rglob("*.json")).unlink()
     assert found.node.call("DEL", found.conf, found.netns).ok
     assert judge.link(found.ifb) is not None
     assert judge.link(found.host) is None
@@ -297,11 +300,12 @@ def test_name_that_is_taken(node: Node, conf: Conf, whose: str) -> None:
     judge.run("ip", "link", "add", name, "type", "ifb")
     if whose == "ours":
         judge.run("ip", "link", "set", name, "alias", attachment.alias)
-    before = judge.world(c)
+    before, alias = judge.world(c), judge.link(name).get("ifalias")
     error = node.call("ADD", conf(runtimeConfig=limited(), fallback="veth"), c).error
     assert error["code"] == 103
     assert f"create the ifb device {name}" in error["msg"]
     assert judge.world(c) == before
+    assert judge.link(name).get("ifalias") == alias
 
 
 def test_del_without_the_container_and_its_limits(attach: Attach) -> None:

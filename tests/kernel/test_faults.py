@@ -122,6 +122,17 @@ def test_interface_name_that_is_taken(node: Node, conf: Conf) -> None:
     assert judge.world(c) == before
 
 
+def test_device_of_another_does_not_become_ours(node: Node, conf: Conf) -> None:
+    """A single device's name is taken in the container: no mark on what is there, nor does DEL take it."""
+    c = node.container()
+    judge.run("ip", "-n", c, "link", "add", "eth0", "type", "dummy")
+    configuration = conf(pairing="single", ipam=None)
+    assert node.call("ADD", configuration, c).error["code"] == 103
+    assert "ifalias" not in judge.link("eth0", c)
+    assert node.call("DEL", configuration, c).ok
+    assert judge.link("eth0", c) is not None
+
+
 def test_attachment_that_exists(node: Node, conf: Conf) -> None:
     """The second ADD fails and the first goes on working."""
     c = node.container()
