@@ -5,9 +5,10 @@ from typing import Any
 
 from cni_netkit.attachment import Attachment
 from cni_netkit.facts import Facts, needed
-from cni_netkit.spec.config import NetConf
+from cni_netkit.spec.config import Limits, NetConf
 from cni_netkit.spec.errors import CNIError, Code
 from cni_netkit.steps.address import ContainerAddresses, HostRoutes
+from cni_netkit.steps.bandwidth import Bandwidth
 from cni_netkit.steps.base import Step
 from cni_netkit.steps.device import Device
 from cni_netkit.steps.ipam import Reservation
@@ -16,7 +17,7 @@ from cni_netkit.steps.masquerade import Masquerade
 
 KINDS: dict[str, type[Any]] = {
     kind.name: kind
-    for kind in (Reservation, Device, ContainerAddresses, HostRoutes, Leases, Masquerade)
+    for kind in (Reservation, Device, ContainerAddresses, HostRoutes, Bandwidth, Leases, Masquerade)
 }
 
 Plan = tuple[Step, ...]
@@ -105,11 +106,24 @@ def steps(
         plan.append(ContainerAddresses(attachment.ifname, is_pair and device.neighbours))
         if is_pair:
             plan.append(HostRoutes(attachment.host_device))
+    if conf.limits is not None:
+        plan.append(_bandwidth(attachment, conf.limits, mtu))
     if conf.lease is not None:
         plan.append(Leases(nic, attachment.ifname, conf.lease.count, tuple(pool)))
     if conf.ip_masq:
         plan.append(Masquerade(attachment.host_device, attachment.alias))
     return tuple(plan)
+
+
+def without_record(attachment: Attachment, conf: NetConf) -> Plan:
+    """What there may be of an attachment whose record was lost; only what undoing needs is right.
+
+    What the runtime asked for at the time nobody knows by now: there may be limits in any case.
+    """
+    return (
+        *steps(attachment, conf, "netkit", mtu=0),
+        *([] if conf.limits else [_bandwidth(attachment, Limits(), mtu=0)]),
+    )
 
 
 def to_record(plan: Plan) -> list[dict[str, Any]]:
@@ -128,6 +142,19 @@ def from_record(entries: Sequence[dict[str, Any]]) -> Plan:
         }
         plan.append(KINDS[entry["step"]](**fields))
     return tuple(plan)
+
+
+def _bandwidth(attachment: Attachment, limits: Limits, mtu: int) -> Bandwidth:
+    return Bandwidth(
+        device=attachment.host_device,
+        ifb=attachment.ifb_device,
+        alias=attachment.alias,
+        mtu=mtu,
+        ingress_rate=limits.ingress_rate,
+        ingress_burst=limits.ingress_burst,
+        egress_rate=limits.egress_rate,
+        egress_burst=limits.egress_burst,
+    )
 
 
 def _check_nic(conf: NetConf, facts: Facts) -> None:

@@ -306,7 +306,7 @@ def _plan_without_record(request: Request, attachment: Attachment, world: World)
     except CNIError as error:
         log.warning("no record, and the configuration is not valid", problem=error.message)
         conf = NetConf(name=request.network)
-    return plans.steps(attachment, conf, "netkit", mtu=0)
+    return plans.without_record(attachment, conf)
 
 
 def sweep() -> None:

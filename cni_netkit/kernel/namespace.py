@@ -18,7 +18,7 @@ from cni_netkit.kernel import link, route
 from cni_netkit.kernel.deletion import Deletions
 from cni_netkit.kernel.errors import KernelError
 from cni_netkit.kernel.message import Attributes, u32
-from cni_netkit.kernel.model import Link, Queue, Route, Wanted
+from cni_netkit.kernel.model import Bucket, FoundBucket, Link, Queue, Route, Wanted
 from cni_netkit.kernel.netlink import Ask, NetlinkSocket, opened, taken
 from cni_netkit.kernel.netns import Netns
 from cni_netkit.kernel.uapi import (
@@ -248,6 +248,36 @@ class Namespace:
         finally:
             trial.close()
         return None
+
+    # Shaping
+
+    def create_ifb(self, name: str, alias: str, mtu: int) -> Link:
+        """Create an ifb device, down."""
+        return link.create_ifb(self._rtnl, name, alias, mtu)
+
+    def shape(self, index: int, device: str, bucket: Bucket) -> None:
+        """Let what a device sends pass a token bucket. Raises `LackingKind`."""
+        from cni_netkit.kernel import shaping
+
+        shaping.shape(self._rtnl, index, device, bucket)
+
+    def redirect(self, index: int, device: str, target: Link) -> None:
+        """Let another device send all that one receives. Raises `LackingKind`."""
+        from cni_netkit.kernel import shaping
+
+        shaping.redirect(self._rtnl, index, device, target)
+
+    def bucket(self, index: int) -> FoundBucket | None:
+        """The token bucket on what a device sends."""
+        from cni_netkit.kernel import shaping
+
+        return shaping.bucket(self._rtnl, index)
+
+    def redirected(self, index: int) -> int | None:
+        """Index of the device that sends all that this one receives."""
+        from cni_netkit.kernel import shaping
+
+        return shaping.redirected(self._rtnl, index)
 
     # Masquerading
 

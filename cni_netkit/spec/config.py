@@ -26,6 +26,10 @@ MTU_MIN, MTU_MAX = 68, 65535
 QUEUES_MAX = 1024
 """NETKIT_NUM_RX_QUEUES_MAX of drivers/net/netkit.c; queue 0 is the device's own."""
 
+RATE_MAX = 2**64 - 1
+BURST_MAX = 8 * (2**32 - 1) - 1
+"""In bits, as in the reference plugin: below 4 GiB less a byte."""
+
 FOREIGN_KEYS = frozenset(
     {"type", "args", "capabilities", "cniVersions", "disableCheck", "disableGC"}
     | {"loadOnlyInlinedPlugins", "plugins"}
@@ -71,6 +75,18 @@ def _valid_device_id(value: str) -> str:
 
 
 DeviceID = Annotated[str, AfterValidator(_valid_device_id)]
+
+
+def _valid_rate(value: int) -> int:
+    if value != 0 and not 8 <= value <= RATE_MAX:
+        raise ValueError(f"must be 0 (no limit) or from 8 to {RATE_MAX} bits a second")
+    return value
+
+
+def _valid_burst(value: int) -> int:
+    if value != 0 and not 8 <= value <= BURST_MAX:
+        raise ValueError(f"must be 0 (no limit) or from 8 to {BURST_MAX} bits")
+    return value
 
 
 def parse_queues(value: object) -> tuple[int, ...]:
@@ -144,6 +160,30 @@ class CapabilityDNS(Foreign):
     options: tuple[str, ...] = ()
 
 
+class Limits(Model):
+    """The bandwidth capability: bits a second, and bits at once; 0 and 0: no limit.
+
+    CNI conventions document. The kernel counts in bytes, and has 32 bits for a burst
+    (TCA_TBF_BURST, include/uapi/linux/pkt_sched.h).
+    """
+
+    ingress_rate: Annotated[int, AfterValidator(_valid_rate)] = 0
+    ingress_burst: Annotated[int, AfterValidator(_valid_burst)] = 0
+    egress_rate: Annotated[int, AfterValidator(_valid_rate)] = 0
+    egress_burst: Annotated[int, AfterValidator(_valid_burst)] = 0
+
+    @model_validator(mode="after")
+    def _rate_and_burst(self) -> "Limits":
+        for which, rate, burst in (
+            ("ingress", self.ingress_rate, self.ingress_burst),
+            ("egress", self.egress_rate, self.egress_burst),
+        ):
+            if bool(rate) != bool(burst):
+                given, missing = ("Rate", "Burst") if rate else ("Burst", "Rate")
+                raise ValueError(f"{which}{given} needs {which}{missing}: set both, or neither")
+        return self
+
+
 class RuntimeConfig(Foreign):
     """Per-container values for the capabilities that the configuration declares."""
 
@@ -152,6 +192,7 @@ class RuntimeConfig(Foreign):
     ip_ranges: tuple[tuple[dict[str, Any], ...], ...] = ()
     dns: CapabilityDNS | None = None
     device_id: Annotated[DeviceID | None, Field(alias="deviceID")] = None
+    bandwidth: Limits | None = None
 
 
 class Lease(Model):
@@ -229,6 +270,12 @@ class NetConf(Model):
         """
         return self.device_id or self.pci_bus_id or self.runtime_config.device_id or ""
 
+    @property
+    def limits(self) -> Limits | None:
+        """How much the container may receive and send; None: as much as it can."""
+        limits = self.runtime_config.bandwidth
+        return limits if limits and (limits.ingress_rate or limits.egress_rate) else None
+
 
 def _impossible(conf: NetConf) -> Iterable[str]:
     """Combinations that the kernel would refuse (drivers/net/netkit.c, netkit_new_link())."""
@@ -256,6 +303,11 @@ def _impossible_for_single(conf: NetConf) -> Iterable[str]:
             yield f'{name} "{value}" needs pairing "pair": a single device has no other end'
     if conf.ip_masq:
         yield 'ipMasq needs pairing "pair": no packet leaves the host through a single device'
+    if conf.limits is not None:
+        yield (
+            'the capability bandwidth needs pairing "pair": what a single device receives and '
+            "sends passes no device of the host that could shape it"
+        )
 
 
 def _impossible_with_lease(conf: NetConf, lease: Lease) -> Iterable[str]:
@@ -299,6 +351,9 @@ def believe(raw: Mapping[str, Any], requested_mac: str | None = None) -> NetConf
         runtime = fold_keys(RuntimeConfig, runtime)
         if isinstance(runtime.get("dns"), dict):
             runtime["dns"] = fold_keys(CapabilityDNS, runtime["dns"])
+        if isinstance(runtime.get("bandwidth"), dict):
+            folded = fold_keys(Limits, runtime["bandwidth"])
+            runtime["bandwidth"] = {key: value for key, value in folded.items() if value != []}
         runtime = {key: value for key, value in runtime.items() if value not in (None, "", [])}
         if mac := requested_mac_of(raw) or requested_mac:
             runtime.setdefault("mac", mac)

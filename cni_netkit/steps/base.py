@@ -60,6 +60,7 @@ class Outcome:
     container_mac: str = ""
     container_nsid: int | None = None
     leases: list[list[int]] = field(default_factory=list)
+    ifb_index: int = 0
     untouched: list[str] = field(default_factory=list)
 
     def has_version(self, version: int) -> bool:

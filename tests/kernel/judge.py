@@ -1,4 +1,4 @@
-"""Judges of what stands in the kernel: ip(8), ping(8), nft(8), raw netlink. Nothing of the plugin."""
+"""Judges of what stands in the kernel: ip(8), tc(8), ping(8), nft(8), raw netlink. Nothing of the plugin."""
 
 import ctypes
 import json
@@ -56,6 +56,12 @@ def addresses(name: str, netns: str = "") -> set[str]:
         for each in found["addr_info"]
         if each["scope"] != "link"
     }
+
+
+def qdisc(device: str, kind: str) -> Any:
+    """A queueing discipline of a device of the host as tc(8) sees it, or None."""
+    found = json.loads(run("tc", "-j", "-s", "qdisc", "show", "dev", device) or "[]")
+    return next((each for each in found if each["kind"] == kind), None)
 
 
 def routes(netns: str = "", family: str = "-4") -> dict[str, Any]:

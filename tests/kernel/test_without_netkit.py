@@ -11,7 +11,7 @@ import pytest
 from cni_netkit import plan as plans
 from tests.kernel import judge
 from tests.kernel.conftest import JSON, Conf, Node
-from tests.kernel.test_faults import fail_in, steps_of
+from tests.kernel.test_faults import LIMITS, fail_in, steps_of
 
 pytestmark = pytest.mark.without_netkit
 
@@ -92,7 +92,8 @@ def test_failure_at_every_step_leaves_nothing(
 ) -> None:
     """As for netkit pairs."""
     c = node.container()
-    configuration = conf(ipam=dual_stack, fallback="veth", ipMasq=True)
+    limits = {"runtimeConfig": {"bandwidth": LIMITS}}
+    configuration = conf(ipam=dual_stack, fallback="veth", ipMasq=True, **limits)
     before = judge.world(c)
     names = steps_of(node, configuration, c)
     assert judge.world(c) == before

@@ -260,13 +260,13 @@ def test_keys_of_others() -> None:
     "runtime",
     [
         {"portMappings": [{"hostPort": 80}]},
-        {"bandwidth": {"ingressRate": 1}},
+        {"infinibandGUID": "c2:11:22:33:44:55:66:77"},
         {"cgroupPath": "/x"},
         {"aliases": {"net": ["a"]}},
         {"io.kubernetes.cri.pod-annotations": {"a": "b"}},
         {"CNIDeviceInfoFile": "/x"},
         {"mac": ""},
-        {"mac": None, "ips": None, "ipRanges": None, "dns": None, "deviceID": None},
+        {"mac": None, "ips": None, "ipRanges": None, "dns": None, "bandwidth": None},
         {"ips": [], "ipRanges": [], "deviceID": ""},
     ],
 )
