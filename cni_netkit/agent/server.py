@@ -87,8 +87,9 @@ class Agent:
         """Answer requests until `stop`; then finish what runs and refuse everything else."""
         with self._stop, self._stopped, self._end, self._ended:
             threading.stack_size(STACK_BYTES)
-            if not self._hire():
-                raise AgentError("not even one thread can be started")
+            with self._guard:
+                if not self._hire():
+                    raise AgentError("not even one thread can be started")
             self._stopped.recv(1)
             self._draining = True
             _notify("STOPPING=1")
@@ -109,7 +110,10 @@ class Agent:
         return self._free == len(self._workers) and not self._waiting
 
     def _hire(self) -> bool:
-        """Start a worker; False if there are enough, or the system has no more threads."""
+        """Start a worker; False if there are enough, or the system has no more threads.
+
+        With the guard held, so that a worker is counted before it can count itself.
+        """
         if len(self._workers) > WORKERS:
             return False
         worker = threading.Thread(target=self._work, name=f"request-{len(self._workers)}")
