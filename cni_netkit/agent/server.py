@@ -59,7 +59,9 @@ class AgentError(Exception):
 class Agent:
     """The workers behind a listening socket."""
 
-    def __init__(self, listener: socket.socket) -> None:
+    def __init__(self, listener: socket.socket, *, inherited: bool = False) -> None:
+        """`inherited`: the socket is systemd's and stays, for the agent that comes after this one."""
+        self._inherited = inherited
         # Who was in the queue may be gone again, or be taken by somebody else, before accept(2).
         listener.setblocking(False)
         self._listener = listener
@@ -74,12 +76,18 @@ class Agent:
         self._workers = ThreadPoolExecutor(WORKERS, thread_name_prefix="request")
 
     def serve(self) -> None:
-        """Answer requests until `stop`; then finish what runs and refuse everything else."""
+        """Answer requests until `stop`; then finish what runs and refuse everything else.
+
+        On an inherited socket nobody is refused: what was accepted is finished, and who connects
+        then waits for the next agent.
+        """
         with selectors.DefaultSelector() as selector, self._wakeup, self._woken:
             selector.register(self._listener, selectors.EVENT_READ)
             selector.register(self._woken, selectors.EVENT_READ)
             self._accept_until(self._draining, selector)
             _notify("STOPPING=1")
+            if self._inherited:
+                selector.unregister(self._listener)
             finisher = threading.Thread(target=self._finish)
             finisher.start()
             self._accept_until(self._drained, selector)
@@ -120,7 +128,7 @@ class Agent:
             time.sleep(PAUSE_SECONDS)
             return
         self._accepting = True
-        if self._draining.is_set():
+        if self._draining.is_set() and not self._inherited:
             _refuse(connection, "the agent is being stopped")
         elif not _is_root(connection):
             _refuse(connection, "only root may use the agent", Code.INVALID_ENVIRONMENT)
@@ -137,7 +145,7 @@ class Agent:
         try:
             # The launcher's patience began when it connected: what has waited has less time left.
             seconds = deadline.SECONDS - (time.monotonic() - accepted)
-            if self._draining.is_set():
+            if self._draining.is_set() and not self._inherited:
                 _refuse(connection, "the agent is being stopped")
             elif seconds <= 0:
                 _refuse(connection, "the agent was too busy to begin with the request")
@@ -170,8 +178,9 @@ def listen(path: str) -> Iterator[socket.socket]:
 def run(path: str = SOCKET) -> int:
     """Run the agent until SIGTERM; the exit status. Raises `AgentError`."""
     _raise_limit_of_descriptors()
+    inherited = os.environ.get("LISTEN_PID") == str(os.getpid())
     with listen(path) as listener:
-        agent = Agent(listener)
+        agent = Agent(listener, inherited=inherited)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, agent.stop)
         with deadline.within():
