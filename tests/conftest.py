@@ -4,8 +4,8 @@ import os
 
 import pytest
 
-collect_ignore = ["endurance"]
-"""It takes minutes: only `pytest tests/endurance` runs it."""
+collect_ignore = ["endurance", "install"]
+"""They take minutes: only `pytest tests/endurance` and `pytest tests/install` run them."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -31,8 +31,8 @@ def path() -> Path:
 def install(folder: Path) -> bool:
     """Put the launcher into `folder` by renaming; whether that changed anything.
 
-    A runtime that calls it meanwhile gets the old one or the new one. The folder must exist: a mount
-    that was forgotten is not to look like a success. Raises `LauncherError`.
+    A runtime that calls it meanwhile gets the old one or the new one. The folder must exist: a
+    mount that was forgotten is not to look like a success. Raises `LauncherError`.
     """
     content = path().read_bytes()
     target = folder / "netkit"

@@ -60,7 +60,7 @@ class Agent:
     """The workers behind a listening socket."""
 
     def __init__(self, listener: socket.socket, *, inherited: bool = False) -> None:
-        """`inherited`: the socket is systemd's and stays, for the agent that comes after this one."""
+        """`inherited`: the socket is systemd's and stays, for the agent that comes next."""
         self._inherited = inherited
         # Who was in the queue may be gone again, or be taken by somebody else, before accept(2).
         listener.setblocking(False)

@@ -218,13 +218,14 @@ def installed_while_requests_come(*arguments: str) -> None:
 
     def come_and_go(name: str) -> None:
         nonlocal done
+        result = "{}"
         conf = configuration()
         with container(name):
             while not finished.is_set():
                 for verb in ("ADD", "CHECK", "DEL"):
                     more = {"prevResult": json.loads(result)} if verb == "CHECK" else {}
                     status, output = call(verb, name, {**conf, **more})
-                    result = output if verb == "ADD" else ""
+                    result = output if verb == "ADD" and not status else "{}"
                     done += 1
                     if status:
                         failures.append(f"{verb} {name}: {output}")
