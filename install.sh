@@ -90,11 +90,13 @@ parse() {
 # Put a file in its place by renaming, with no moment without it; nothing to do if it is the same.
 # Sets `differed`.
 put() {
-    local mode=$1 source=$2 target=$3
+    local mode=$1 source=$2 target=$3 what="put $3 in place"
     differed=
     [[ -L $target ]] || ! cmp --silent "$source" "$target" || return 0
     differed=yes
-    act "put $target in place" put_file "$mode" "$source" "$target"
+    # Of a version that --dry-run does not make it is not known.
+    [[ -e $source ]] || what="$what, if it differs"
+    act "$what" put_file "$mode" "$source" "$target"
 }
 
 put_file() {
@@ -254,8 +256,8 @@ lock() {
     [[ ! $dry_run ]] || return 0
     [[ -d $prefix ]] || made_prefix=yes
     mkdir -p "$prefix"
-    touch "$mark"
-    exec 9>"$prefix/.lock"
+    [[ -e $mark ]] || touch "$mark"
+    exec 9<"$prefix"
     flock --nonblock 9 || die "another installation into $prefix is under way"
 }
 
@@ -367,9 +369,8 @@ install_plugin() {
     deploy "$new"
     [[ $dry_run ]] || sweep
     [[ ! $conflist ]] || write_conflist "$new/share/cni-netkit"
-    [[ ! $dry_run ]] || return 0
     [[ $changed ]] || say "nothing to do"
-    say "netkit $(version_of "$prefix/current") is $plugin"
+    [[ $dry_run ]] || say "netkit $(version_of "$prefix/current") is $plugin"
 }
 
 rollback() {

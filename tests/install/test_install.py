@@ -150,7 +150,16 @@ def test_dry_run(request: pytest.FixtureRequest, start: str, arguments: list[str
     announced = machine.install(*arguments, "--dry-run")
     assert machine.state() == before
     done = machine.install(*arguments)
-    assert without_folders(announced) == without_folders(done).replace(f"\n{SAYS}nothing to do", "")
+    expected = without_folders(done).splitlines()
+    for line in without_folders(announced).splitlines():
+        if line in expected:
+            expected.remove(line)
+        else:
+            sure, _, condition = line.rpartition(", ")
+            assert condition == "if it differs", line
+            if sure in expected:
+                expected.remove(sure)
+    assert expected == []
 
 
 def test_uninstall_leaves_nothing(machine: Machine) -> None:
@@ -198,7 +207,7 @@ def test_conflist_of_ones_own(installed: Machine) -> None:
     said = installed.install(*refused, "none", status=1)
     assert "neither a file nor an example" in said
     assert "10-l3-pair.conflist" in said
-    assert installed.run("ls", "/etc/cni/net.d").stdout == ""
+    assert not [name for name in installed.files() if name.startswith("/etc/cni")]
     installed.install("--wheels", "/media/one", "--conflist", "/root/mine.conflist")
     assert installed.run("cat", CONFLIST).stdout == '{"name": "mine"}\n'
 
