@@ -1,12 +1,10 @@
-"""cni-netkit: the agent, and where the launcher is."""
+"""cni-netkit: the agent, and the launcher."""
 
 import argparse
 import sys
-from pathlib import Path
 
 from cni_netkit import __version__
-
-LAUNCHER = Path(__file__).parent.parent / "agent" / "launcher" / "netkit"
+from cni_netkit.admin import launcher
 
 
 def main() -> int:
@@ -17,10 +15,17 @@ def main() -> int:
     agent = commands.add_parser("agent", help="run the resident agent")
     agent.add_argument("--socket", help="where to listen (default /run/cni-netkit/agent.sock)")
     commands.add_parser("launcher", help="print the path of the compiled launcher")
+    install = commands.add_parser("install", help="copy the launcher to where runtimes look for it")
+    install.add_argument(
+        "folder",
+        nargs="?",
+        default=launcher.HOST_BIN_DIR,
+        help=f"as a container that installs sees it (default {launcher.HOST_BIN_DIR})",
+    )
     arguments = parser.parse_args()
     if arguments.command == "agent":
         return _run_agent(arguments.socket)
-    return _print_launcher()
+    return launcher.main(arguments.command, getattr(arguments, "folder", ""))
 
 
 def _run_agent(socket: str | None) -> int:
@@ -31,18 +36,6 @@ def _run_agent(socket: str | None) -> int:
     except server.AgentError as error:
         print(f"cni-netkit agent: {error}", file=sys.stderr)
         return 1
-
-
-def _print_launcher() -> int:
-    if not LAUNCHER.exists():
-        print(
-            "cni-netkit launcher: this installation has none, since there was no C compiler when "
-            "it was built; the Python entry point netkit does the same, more slowly",
-            file=sys.stderr,
-        )
-        return 1
-    print(LAUNCHER)
-    return 0
 
 
 if __name__ == "__main__":

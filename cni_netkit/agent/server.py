@@ -68,8 +68,10 @@ class Agent:
     is always a leader: with all others at work it puts connections into the queue, or refuses them.
     """
 
-    def __init__(self, listener: socket.socket) -> None:
-        # Who was in the backlog may be gone again before accept(2).
+    def __init__(self, listener: socket.socket, *, inherited: bool = False) -> None:
+        """`inherited`: the socket is systemd's and stays, for the agent that comes next."""
+        self._inherited = inherited
+        # Who was in the backlog may be gone again, or be another agent's, before accept(2).
         listener.setblocking(False)
         self._listener = listener
         self._accepting = True
@@ -84,7 +86,11 @@ class Agent:
         self._stop.setblocking(False)
 
     def serve(self) -> None:
-        """Answer requests until `stop`; then finish what runs and refuse everything else."""
+        """Answer requests until `stop`; then finish what runs and refuse everything else.
+
+        On an inherited socket nobody is refused: what was accepted is finished, and who connects
+        then waits for the next agent.
+        """
         with self._stop, self._stopped, self._end, self._ended:
             threading.stack_size(STACK_BYTES)
             with self._guard:
@@ -93,9 +99,10 @@ class Agent:
             self._stopped.recv(1)
             self._draining = True
             _notify("STOPPING=1")
-            with self._guard:
-                self._guard.wait_for(self._is_idle)
-                self._drained = True
+            if not self._inherited:
+                with self._guard:
+                    self._guard.wait_for(self._is_idle)
+            self._drained = True
             self._end.send(b"\0")
             for worker in self._workers:
                 worker.join()
@@ -182,7 +189,7 @@ class Agent:
             time.sleep(PAUSE_SECONDS)
             return None
         self._accepting = True
-        if self._draining:
+        if self._draining and not self._inherited:
             _refuse(connection, "the agent is being stopped")
         elif not _is_root(connection):
             _refuse(connection, "only root may use the agent", Code.INVALID_ENVIRONMENT)
@@ -194,7 +201,7 @@ class Agent:
         try:
             # The launcher's patience began when it connected: what has waited has less time left.
             seconds = deadline.SECONDS - (time.monotonic() - accepted)
-            if self._draining:
+            if self._draining and not self._inherited:
                 _refuse(connection, "the agent is being stopped")
             elif seconds <= 0:
                 _refuse(connection, "the agent was too busy to begin with the request")
@@ -225,8 +232,9 @@ def listen(path: str) -> Iterator[socket.socket]:
 def run(path: str = SOCKET) -> int:
     """Run the agent until SIGTERM; the exit status. Raises `AgentError`."""
     _raise_limit_of_descriptors()
+    inherited = os.environ.get("LISTEN_PID") == str(os.getpid())
     with listen(path) as listener:
-        agent = Agent(listener)
+        agent = Agent(listener, inherited=inherited)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, agent.stop)
         with deadline.within():

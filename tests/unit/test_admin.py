@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from cni_netkit import __version__
+from cni_netkit.admin import launcher
 from cni_netkit.admin import main as admin
 from cni_netkit.agent import server
 
@@ -20,7 +21,7 @@ def test_launcher_prints_its_path(
 ) -> None:
     """For a script that puts it where the runtime looks."""
     (tmp_path / "netkit").touch()
-    monkeypatch.setattr(admin, "LAUNCHER", tmp_path / "netkit")
+    monkeypatch.setattr(launcher, "LAUNCHER", tmp_path / "netkit")
     assert call(monkeypatch, "launcher") == 0
     assert capsys.readouterr() == (f"{tmp_path}/netkit\n", "")
 
@@ -29,7 +30,7 @@ def test_launcher_that_was_not_built_is_an_error(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Nothing on standard output, which a script may use."""
-    monkeypatch.setattr(admin, "LAUNCHER", tmp_path / "netkit")
+    monkeypatch.setattr(launcher, "LAUNCHER", tmp_path / "netkit")
     assert call(monkeypatch, "launcher") == 1
     output, said = capsys.readouterr()
     assert output == ""
@@ -38,7 +39,69 @@ def test_launcher_that_was_not_built_is_an_error(
 
 def test_launcher_is_looked_for_where_the_build_puts_it() -> None:
     """Beside its source."""
-    assert admin.LAUNCHER.with_suffix(".c").exists()
+    assert launcher.LAUNCHER.with_suffix(".c").exists()
+
+
+@pytest.fixture
+def built(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """A folder to install into, and a launcher to put there."""
+    (tmp_path / "launcher").write_bytes(launcher.OURS[0] + b", new")
+    monkeypatch.setattr(launcher, "LAUNCHER", tmp_path / "launcher")
+    (tmp_path / "bin").mkdir()
+    return tmp_path / "bin"
+
+
+def test_install_puts_the_launcher_in_place(
+    monkeypatch: pytest.MonkeyPatch, built: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Executable, a file of its own, and nothing beside it; a second time nothing changes."""
+    assert call(monkeypatch, "install", str(built)) == 0
+    assert capsys.readouterr().out == f"{built}/netkit is in place\n"
+    assert (built / "netkit").read_bytes() == launcher.OURS[0] + b", new"
+    assert (built / "netkit").stat().st_mode & 0o777 == 0o755
+    before = (built / "netkit").stat()
+    assert call(monkeypatch, "install", str(built)) == 0
+    assert capsys.readouterr().out == f"{built}/netkit was in place already\n"
+    assert (built / "netkit").stat() == before
+    assert list(built.iterdir()) == [built / "netkit"]
+
+
+@pytest.mark.parametrize("old", launcher.OURS)
+def test_install_replaces_an_older_one_by_renaming(
+    monkeypatch: pytest.MonkeyPatch, built: Path, old: bytes
+) -> None:
+    """Who has the old one open keeps it whole."""
+    (built / "netkit").write_bytes(old + b", old")
+    with (built / "netkit").open("rb") as running:
+        assert call(monkeypatch, "install", str(built)) == 0
+        assert running.read() == old + b", old"
+    assert (built / "netkit").read_bytes().endswith(b", new")
+
+
+def test_install_makes_a_file_of_a_link(monkeypatch: pytest.MonkeyPatch, built: Path) -> None:
+    """A link leads nowhere where the folder is mounted without what it points to."""
+    (built / "netkit").symlink_to(launcher.LAUNCHER)
+    assert call(monkeypatch, "install", str(built)) == 0
+    assert not (built / "netkit").is_symlink()
+    assert launcher.LAUNCHER.exists()
+
+
+def test_install_leaves_alone_what_is_not_ours(
+    monkeypatch: pytest.MonkeyPatch, built: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (built / "netkit").write_text("something else")
+    assert call(monkeypatch, "install", str(built)) == 1
+    assert "is something else than netkit: move it away first" in capsys.readouterr().err
+    assert (built / "netkit").read_text() == "something else"
+
+
+def test_install_without_the_mount_says_so(
+    monkeypatch: pytest.MonkeyPatch, built: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It makes no folder, in which nobody would find the launcher."""
+    assert call(monkeypatch, "install", f"{built}/none") == 1
+    assert f"there is no folder {built}/none: mount the host's" in capsys.readouterr().err
+    assert not (built / "none").exists()
 
 
 @pytest.mark.parametrize(

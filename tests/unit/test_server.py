@@ -84,9 +84,9 @@ def path(tmp_path: Path) -> str:
 
 
 @contextmanager
-def served(listener: socket.socket) -> Iterator[Agent]:
+def served(listener: socket.socket, *, inherited: bool = False) -> Iterator[Agent]:
     """An agent that serves in a thread; in the end it has stopped."""
-    agent = Agent(listener)
+    agent = Agent(listener, inherited=inherited)
     serving = threading.Thread(target=agent.serve)
     serving.start()
     try:
@@ -426,6 +426,35 @@ def test_stop_finishes_what_runs_and_refuses_the_rest(
     assert len(handler.begun) == 1
     with pytest.raises(FileNotFoundError):
         connect(path)
+
+
+def test_stop_refuses_nobody_on_a_socket_that_stays(
+    small: None,
+    path: str,
+    monkeypatch: pytest.MonkeyPatch,
+    clients: ThreadPoolExecutor,
+) -> None:
+    """What was accepted is finished; who comes then is not touched: the next agent answers."""
+    handler = Handler()
+    monkeypatch.setattr(verbs, "handle", handler)
+    notices = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    monkeypatch.setenv("NOTIFY_SOCKET", path + ".notify")
+    with notices, server.listen(path) as listener:
+        notices.bind(path + ".notify")
+        notices.settimeout(DEADLINE)
+        with served(listener, inherited=True) as agent:
+            running = clients.submit(ask, path)
+            wait_for(lambda: handler.begun, "one is at work")
+            accepted = clients.submit(ask, path)
+            wait_for(lambda: agent._waiting, "another one is accepted")
+            agent.stop()
+            assert notices.recv(100) == b"STOPPING=1"
+            late = clients.submit(ask, path)
+            handler.go.set()
+        for answer in (running, accepted):
+            assert json.loads(answer.result().output) == {"read": VERSION.stdin.decode()}
+        with served(listener, inherited=True):
+            assert json.loads(late.result().output) == {"read": VERSION.stdin.decode()}
 
 
 def test_stop_without_work_ends_at_once(path: str) -> None:
