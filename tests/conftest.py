@@ -4,8 +4,10 @@ import os
 
 import pytest
 
-collect_ignore = ["endurance"]
-"""It takes minutes: only `pytest tests/endurance` runs it."""
+collect_ignore = ["endurance", "runtimes"]
+"""They take minutes: only `pytest tests/endurance` and tests/runtimes/run run them."""
+
+FOR_THE_LAB = ("tests/kernel/", "tests/runtimes/")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -24,7 +26,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """The lab is for what needs its kernel; the rest has run on the machine's own."""
     if not os.environ.get("CNI_NETKIT_IN_LAB"):
         return
-    out = [item for item in items if "tests/kernel/" not in item.path.as_posix()]
+    out = [
+        item for item in items if not any(folder in item.path.as_posix() for folder in FOR_THE_LAB)
+    ]
     config.hook.pytest_deselected(items=out)
     items[:] = [item for item in items if item not in out]
 
