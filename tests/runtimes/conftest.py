@@ -15,6 +15,7 @@ from tests.runtimes.containerd import Containerd
 from tests.runtimes.podman import Podman
 from tests.runtimes.runtime import JSON, Place, Runtime
 from tests.runtimes.site import Agent, Site, install
+from tests.runtimes.table import FAILED, OK
 
 RUNTIMES: dict[str, Callable[[Place], Runtime]] = {
     "containerd-1.6": lambda place: Containerd(place, "1.6"),
@@ -76,11 +77,11 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, Any, Any]:
     report = yield
     if key := _key(item):
         if report.failed:
-            outcomes[key] = "FAILED"
+            outcomes[key] = FAILED
         elif report.skipped:
             outcomes[key] = f"skipped: {report.longrepr[2]}"
         else:
-            outcomes.setdefault(key, "ok")
+            outcomes.setdefault(key, OK)
     return report
 
 

@@ -134,7 +134,7 @@ class Site:
             line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()
         )
         seen["processes"] = sorted(_processes())
-        patterns = ("cni-netkit-pods/*", "libpod_parent/*")
+        patterns = ("cni-netkit-pods/*", "libpod_parent/libpod-*")
         seen["cgroups"] = sorted(
             str(each) for pattern in patterns for each in GROUPS.rglob(pattern) if each.is_dir()
         )

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 Key = tuple[str, str, str]
 """Runtime, way, test."""
 
-MISSING = "no result"
+OK, FAILED, MISSING = "ok", "FAILED", "no result"
 
 
 def table(outcomes: Mapping[Key, str], columns: Sequence[tuple[str, str]]) -> str:
@@ -14,7 +14,7 @@ def table(outcomes: Mapping[Key, str], columns: Sequence[tuple[str, str]]) -> st
     notes: list[str] = []
 
     def cell(text: str) -> str:
-        if text in ("ok", "FAILED", MISSING):
+        if text in (OK, FAILED, MISSING):
             return text
         kind, _, why = text.partition(": ")
         if why not in notes:
