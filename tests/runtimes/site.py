@@ -41,11 +41,17 @@ class Agent:
             self._process = subprocess.Popen(command, env=env, stderr=log)
         assert self._notices.recv(100) == b"READY=1"
 
+    @property
+    def runs(self) -> bool:
+        """Whether it has been started and not killed."""
+        return self._process is not None
+
     def kill(self) -> None:
         """SIGKILL."""
         if self._process:
             self._process.send_signal(signal.SIGKILL)
             self._process.wait(judge.DEADLINE)
+        self._process = None
 
     def close(self) -> None:
         """Kill it for good."""
@@ -98,9 +104,15 @@ class Site:
     def run(
         self, name: str, *, ports: Ports | None = None, mac: str = "", ips: Sequence[str] = ()
     ) -> Pod:
-        """Start a pod, which is removed at last if the test fails to do it."""
+        """Start a pod, which is removed at last if the test fails to do it.
+
+        The agent has done it if there is one, else Python in a process of its own.
+        """
+        before = len(self.in_process())
         pod = self.runtime.run(name, ports=ports, mac=mac, ips=ips)
         self.pods.append(pod)
+        own = len(self.in_process()) > before
+        assert own != bool(self.agent and self.agent.runs), "the request went the other way"
         return pod
 
     def remove(self, *pods: Pod) -> None:

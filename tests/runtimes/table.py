@@ -5,6 +5,9 @@ from collections.abc import Mapping, Sequence
 Key = tuple[str, str, str]
 """Runtime, way, test."""
 
+SHORT = {"not applicable": "n/a", "left out": "-", "skipped": "skipped"}
+"""Kinds of reasons."""
+
 OK, FAILED, MISSING = "ok", "FAILED", "no result"
 
 
@@ -19,7 +22,7 @@ def table(outcomes: Mapping[Key, str], columns: Sequence[tuple[str, str]]) -> st
         kind, _, why = text.partition(": ")
         if why not in notes:
             notes.append(why)
-        return f"{'skipped' if kind == 'skipped' else 'n/a'} ({notes.index(why) + 1})"
+        return f"{SHORT[kind]} ({notes.index(why) + 1})"
 
     rows = [["", *(runtime for runtime, _ in columns)], ["", *(way for _, way in columns)]]
     for test in tests:
