@@ -72,10 +72,15 @@ class Podman(Runtime):
         asked = [*(f"ip={each}" for each in ips), *([f"mac={mac}"] if mac else [])]
         network = self.network + (":" + ",".join(asked) if asked else "")
         published = [f"--publish={host}:{inside}" for host, inside in (ports or {}).items()]
-        identifier = self._podman(
-            *("run", "--detach", "--name", name, "--network", network, *published),
-            *("--rootfs", str(self.place.folder / "root"), *image.FOREVER),
-        ).strip()
+        try:
+            identifier = self._podman(
+                *("run", "--detach", "--name", name, "--network", network, *published),
+                *("--rootfs", str(self.place.folder / "root"), *image.FOREVER),
+            ).strip()
+        except Refused:
+            # It keeps the container that it could not start.
+            self._podman("rm", "--force", name)
+            raise
         settings = self._inspect(identifier)["NetworkSettings"]
         netns = Path(settings["SandboxKey"]).name
         return Pod(name, identifier, netns, self._addresses(settings))

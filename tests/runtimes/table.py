@@ -13,7 +13,7 @@ OK, FAILED, MISSING = "ok", "FAILED", "no result"
 
 def table(outcomes: Mapping[Key, str], columns: Sequence[tuple[str, str]]) -> str:
     """The table, and below it what is too long for it."""
-    tests = list(dict.fromkeys(test for _, _, test in outcomes))
+    tests = sorted({test for _, _, test in outcomes})
     notes: list[str] = []
 
     def cell(text: str) -> str:

@@ -17,8 +17,8 @@ def test_each_outcome_has_its_cell_and_reasons_stand_below() -> None:
     assert table(outcomes, COLUMNS).splitlines() == [
         "         podman       cnitool",
         "         agent        agent",
-        "l3 pair  ok           FAILED",
         "killed   ok           n/a (1)",
+        "l3 pair  ok           FAILED",
         "mac      skipped (2)  n/a (1)",
         "(1) nothing runs",
         "(2) no tool",
