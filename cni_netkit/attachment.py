@@ -19,14 +19,23 @@ class Attachment:
     @property
     def host_device(self) -> str:
         """Name of the host end; found again without the container, since it is a hash."""
-        words = "\0".join((self.network, self.container_id, self.ifname))
-        return "nk" + hashlib.sha256(words.encode()).hexdigest()[:11]
+        return "nk" + self._digits
+
+    @property
+    def ifb_device(self) -> str:
+        """Name of the ifb device that shapes what the container sends, found again likewise."""
+        return "nb" + self._digits
 
     @property
     def alias(self) -> str:
         """The mark on everything in the kernel that is this attachment's."""
         words = (ALIAS_PREFIX, self.network, self.container_id, self.ifname)
         return " ".join(words).encode()[:ALIAS_BYTES].decode(errors="ignore")
+
+    @property
+    def _digits(self) -> str:
+        words = "\0".join((self.network, self.container_id, self.ifname))
+        return hashlib.sha256(words.encode()).hexdigest()[:11]
 
     def __str__(self) -> str:
         return f"{self.ifname} of container {self.container_id} on network {self.network}"

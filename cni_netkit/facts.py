@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from cni_netkit.kernel.errors import KernelError
 from cni_netkit.kernel.model import Link, Queue
 from cni_netkit.spec.config import NetConf
+from cni_netkit.spec.errors import CNIError, Code
 
 if TYPE_CHECKING:
     from cni_netkit.kernel.namespace import Namespace
@@ -70,10 +72,39 @@ def look_for_status(host: Namespace, conf: NetConf) -> Facts:
 def _nic(host: Namespace, conf: NetConf) -> Nic | None:
     if conf.lease is None:
         return None
-    link = host.link(name=conf.lease.device)
+    name = conf.lease.device
+    if conf.nic_id:
+        name = _resolved(conf.nic_id, host.devices_of(conf.nic_id), name)
+    link = host.link(name=name) if name else None
     if link is None:
         return None
     return Nic(link, tuple(host.queues(link.index)) if link.up else ())
+
+
+def _resolved(nic_id: str, devices: Sequence[str], device: str | None) -> str:
+    """The device that an id stands for; `device` is the configuration's, which must be of it."""
+    if not devices:
+        raise CNIError(
+            Code.UNUSABLE_NIC,
+            f"deviceID: {nic_id} has no network device on the host",
+            "it must be a device under /sys/bus/*/devices that the kernel's own driver has "
+            "(not vfio-pci), or the name of a network device",
+        )
+    if device is not None:
+        if device in devices:
+            return device
+        raise CNIError(
+            Code.INVALID_CONFIGURATION,
+            f"lease.device is {device}, but deviceID {nic_id} is {', '.join(devices)}",
+            "leave lease.device out where the runtime names the NIC",
+        )
+    if len(devices) > 1:
+        raise CNIError(
+            Code.UNUSABLE_NIC,
+            f"deviceID: {nic_id} has more than one network device: {', '.join(devices)}",
+            "name one of them in lease.device",
+        )
+    return devices[0]
 
 
 def _automatic_mtu(host: Namespace, nic: Nic | None) -> int:

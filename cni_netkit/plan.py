@@ -5,9 +5,10 @@ from typing import Any
 
 from cni_netkit.attachment import Attachment
 from cni_netkit.facts import Facts, needed
-from cni_netkit.spec.config import NetConf
+from cni_netkit.spec.config import Limits, NetConf
 from cni_netkit.spec.errors import CNIError, Code
 from cni_netkit.steps.address import ContainerAddresses, HostRoutes
+from cni_netkit.steps.bandwidth import Bandwidth
 from cni_netkit.steps.base import Step
 from cni_netkit.steps.device import Device
 from cni_netkit.steps.ipam import Reservation
@@ -16,7 +17,7 @@ from cni_netkit.steps.masquerade import Masquerade
 
 KINDS: dict[str, type[Any]] = {
     kind.name: kind
-    for kind in (Reservation, Device, ContainerAddresses, HostRoutes, Leases, Masquerade)
+    for kind in (Reservation, Device, ContainerAddresses, HostRoutes, Bandwidth, Leases, Masquerade)
 }
 
 Plan = tuple[Step, ...]
@@ -38,11 +39,22 @@ LACKING = {
 def decide(attachment: Attachment, conf: NetConf, facts: Facts) -> Plan:
     """The steps of an ADD. Raises 100 to 103 where the facts are against it."""
     kind = check_prerequisites(conf, facts)
-    return steps(attachment, conf, kind, facts.mtu, _pool(conf, facts))
+    if conf.lease is not None and facts.nic is None:
+        raise CNIError(
+            Code.INVALID_CONFIGURATION,
+            "lease: no NIC is named",
+            "name one in lease.device, or let the runtime do it (deviceID, as Multus for a network "
+            "with a resource)",
+        )
+    nic = facts.nic.link.name if facts.nic else ""
+    return steps(attachment, conf, kind, facts.mtu, nic, _pool(conf, facts))
 
 
 def check_prerequisites(conf: NetConf, facts: Facts) -> str:
-    """Which kind of device it will be. Raises error 100 or 102 if the node lacks something."""
+    """Which kind of device it will be. Raises error 100 or 102 if the node lacks something.
+
+    A NIC that the runtime names is not known before an ADD, and then not looked at.
+    """
     falls_back = "netkit" not in facts.features and conf.fallback == "veth"
     if not falls_back:
         for feature in sorted(needed(conf) - facts.features, key=list(LACKING).index):
@@ -58,7 +70,12 @@ def check_prerequisites(conf: NetConf, facts: Facts) -> str:
 
 
 def steps(
-    attachment: Attachment, conf: NetConf, kind: str, mtu: int, pool: Sequence[int] = ()
+    attachment: Attachment,
+    conf: NetConf,
+    kind: str,
+    mtu: int,
+    nic: str = "",
+    pool: Sequence[int] = (),
 ) -> Plan:
     """The steps themselves, in the order of doing."""
     is_pair = conf.pairing == "pair"
@@ -88,12 +105,25 @@ def steps(
         # A single device has nobody behind it who could answer as a gateway.
         plan.append(ContainerAddresses(attachment.ifname, is_pair and device.neighbours))
         if is_pair:
-            plan.append(HostRoutes(attachment.host_device, is_up=kind == "netkit"))
+            plan.append(HostRoutes(attachment.host_device))
+    if conf.limits is not None:
+        plan.append(_bandwidth(attachment, conf.limits, mtu))
     if conf.lease is not None:
-        plan.append(Leases(conf.lease.device, attachment.ifname, conf.lease.count, tuple(pool)))
+        plan.append(Leases(nic, attachment.ifname, conf.lease.count, tuple(pool)))
     if conf.ip_masq:
         plan.append(Masquerade(attachment.host_device, attachment.alias))
     return tuple(plan)
+
+
+def without_record(attachment: Attachment, conf: NetConf) -> Plan:
+    """What there may be of an attachment whose record was lost; only what undoing needs is right.
+
+    What the runtime asked for at the time nobody knows by now: there may be limits in any case.
+    """
+    return (
+        *steps(attachment, conf, "netkit", mtu=0),
+        *([] if conf.limits else [_bandwidth(attachment, Limits(), mtu=0)]),
+    )
 
 
 def to_record(plan: Plan) -> list[dict[str, Any]]:
@@ -114,11 +144,26 @@ def from_record(entries: Sequence[dict[str, Any]]) -> Plan:
     return tuple(plan)
 
 
+def _bandwidth(attachment: Attachment, limits: Limits, mtu: int) -> Bandwidth:
+    return Bandwidth(
+        device=attachment.host_device,
+        ifb=attachment.ifb_device,
+        alias=attachment.alias,
+        mtu=mtu,
+        ingress_rate=limits.ingress_rate,
+        ingress_burst=limits.ingress_burst,
+        egress_rate=limits.egress_rate,
+        egress_burst=limits.egress_burst,
+    )
+
+
 def _check_nic(conf: NetConf, facts: Facts) -> None:
     assert conf.lease is not None
-    name = conf.lease.device
     if facts.nic is None:
-        raise missing_nic(name)
+        if conf.lease.device is None:
+            return
+        raise missing_nic(conf.lease.device)
+    name = facts.nic.link.name
     if facts.nic.link.kind is not None:
         raise CNIError(
             Code.UNUSABLE_NIC,

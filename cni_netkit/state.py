@@ -14,6 +14,7 @@ import os
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,21 @@ NEW = ".new"
 
 F_OFD_SETLK = 37
 """Open file description locks, include/uapi/asm-generic/fcntl.h; they work between threads too."""
+
+
+def process_identity(number: int) -> list[int]:
+    """A process's number and start time (proc_pid_stat(5), field 22), which is 0 if it is gone."""
+    try:
+        after_the_name = Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return [number, 0]
+    return [number, int(after_the_name[19])]
+
+
+@lru_cache(1)
+def own_identity(number: int) -> list[int]:
+    """That of this process, which stays the same; `number` is its own, also after a fork."""
+    return process_identity(number)
 
 
 @dataclass
@@ -50,7 +66,7 @@ class Record:
     steps: list[dict[str, Any]]
     outcome: dict[str, Any] = field(default_factory=dict)
     complete: bool = False
-    process: list[int] = field(default_factory=lambda: process_identity(os.getpid()))
+    process: list[int] = field(default_factory=lambda: own_identity(os.getpid()))
 
     def dump(self) -> bytes:
         """The record as JSON."""
@@ -73,15 +89,6 @@ class Record:
         ):
             raise ValueError("a field of the record is of another type")
         return record
-
-
-def process_identity(number: int) -> list[int]:
-    """A process's number and start time (proc_pid_stat(5), field 22), which is 0 if it is gone."""
-    try:
-        after_the_name = Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return [number, 0]
-    return [number, int(after_the_name[19])]
 
 
 class Store:

@@ -37,10 +37,12 @@ def handle(
     environment: Mapping[str, str],
     read: Callable[[], bytes],
     netns_descriptor: int | None = None,
+    route_descriptor: int | None = None,
 ) -> Answer:
     """Carry out one request of a runtime; `read` gives its standard input. Never raises.
 
-    `netns_descriptor` is the namespace at CNI_NETNS, where the caller has opened it.
+    `netns_descriptor` is the namespace at CNI_NETNS, where the caller has opened it, and
+    `route_descriptor` an rtnetlink socket in it; both remain the caller's to close.
     """
     version = versions.NEWEST
     started = time.monotonic()
@@ -52,7 +54,9 @@ def handle(
     options: dict[str, Any] = {}
     try:
         request = requests.read(VERBS, environment, read)
-        request = replace(request, netns_descriptor=netns_descriptor)
+        request = replace(
+            request, netns_descriptor=netns_descriptor, route_descriptor=route_descriptor
+        )
         version, options = request.version, _log_options(request)
         with log.bound(**options, **words, network=request.config.get("name")):
             answer = Answer(0, VERBS[request.verb].run(request))
@@ -298,7 +302,7 @@ def _plan_without_record(request: Request, attachment: Attachment, world: World)
     except CNIError as error:
         log.warning("no record, and the configuration is not valid", problem=error.message)
         conf = NetConf(name=request.network)
-    return plans.steps(attachment, conf, "netkit", mtu=0)
+    return plans.without_record(attachment, conf)
 
 
 def sweep() -> None:

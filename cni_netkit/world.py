@@ -116,7 +116,7 @@ def _container(request: Request, netns: str, must_exist: bool) -> Namespace | No
         return None
     try:
         if request.netns and request.netns_descriptor is not None:
-            return Namespace.behind(request.netns_descriptor, path)
+            return Namespace.behind(request.netns_descriptor, path, request.route_descriptor)
         return Namespace.at(path)
     except NoNamespace as error:
         if must_exist:

@@ -1,13 +1,12 @@
 """What holds for all tests: on the lab kernel only kernel tests, in CI no skipping."""
 
 import os
+import re
 
 import pytest
 
-collect_ignore = ["endurance", "runtimes"]
-"""They take minutes: only `pytest tests/endurance` and tests/runtimes/run run them."""
-
-FOR_THE_LAB = ("tests/kernel/", "tests/runtimes/")
+collect_ignore = ["endurance", "kubernetes", "runtimes"]
+"""They take minutes: `./test tests/endurance`, `tests/kubernetes/run`, `tests/runtimes/run`."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -26,9 +25,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """The lab is for what needs its kernel; the rest has run on the machine's own."""
     if not os.environ.get("CNI_NETKIT_IN_LAB"):
         return
-    out = [
-        item for item in items if not any(folder in item.path.as_posix() for folder in FOR_THE_LAB)
-    ]
+    ours = re.compile("tests/(kernel|kubernetes|runtimes)/")
+    out = [item for item in items if not ours.search(str(item.path))]
     config.hook.pytest_deselected(items=out)
     items[:] = [item for item in items if item not in out]
 

@@ -11,15 +11,15 @@ import gc
 import json
 import os
 import resource
-import selectors
+import select
 import signal
 import socket
 import stat
 import struct
 import threading
 import time
+from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
 from pathlib import Path
 from types import FrameType
@@ -52,92 +52,145 @@ CREDENTIALS = struct.Struct("3i")
 """struct ucred: pid, uid, gid."""
 
 
+Waiting = tuple[socket.socket, float]
+"""A connection, and when it was accepted (`time.monotonic()`)."""
+
+
 class AgentError(Exception):
     """The agent cannot start; the text says why."""
 
 
 class Agent:
-    """The workers behind a listening socket."""
+    """The workers behind a listening socket.
+
+    One worker leads: it waits for a connection, lets another lead, and answers the request itself,
+    so that none is passed from thread to thread. There is one more than can be at work, so there
+    is always a leader: with all others at work it puts connections into the queue, or refuses them.
+    """
 
     def __init__(self, listener: socket.socket) -> None:
-        # Who was in the queue may be gone again, or be taken by somebody else, before accept(2).
+        # Who was in the backlog may be gone again before accept(2).
         listener.setblocking(False)
         self._listener = listener
         self._accepting = True
-        self._room = threading.Semaphore(WORKERS + WAITING)
-        self._draining = threading.Event()
-        self._drained = threading.Event()
-        self._wakeup, self._woken = socket.socketpair()
-        for each in (self._wakeup, self._woken):
-            each.setblocking(False)
-        threading.stack_size(STACK_BYTES)
-        self._workers = ThreadPoolExecutor(WORKERS, thread_name_prefix="request")
+        self._leading = threading.Lock()
+        self._guard = threading.Condition()
+        self._workers: list[threading.Thread] = []
+        self._free = 0
+        self._waiting: deque[Waiting] = deque()
+        self._draining = self._drained = False
+        self._stop, self._stopped = socket.socketpair()
+        self._end, self._ended = socket.socketpair()
+        self._stop.setblocking(False)
 
     def serve(self) -> None:
         """Answer requests until `stop`; then finish what runs and refuse everything else."""
-        with selectors.DefaultSelector() as selector, self._wakeup, self._woken:
-            selector.register(self._listener, selectors.EVENT_READ)
-            selector.register(self._woken, selectors.EVENT_READ)
-            self._accept_until(self._draining, selector)
+        with self._stop, self._stopped, self._end, self._ended:
+            threading.stack_size(STACK_BYTES)
+            if not self._hire():
+                raise AgentError("not even one thread can be started")
+            self._stopped.recv(1)
+            self._draining = True
             _notify("STOPPING=1")
-            finisher = threading.Thread(target=self._finish)
-            finisher.start()
-            self._accept_until(self._drained, selector)
-            finisher.join()
+            with self._guard:
+                self._guard.wait_for(self._is_idle)
+                self._drained = True
+            self._end.send(b"\0")
+            for worker in self._workers:
+                worker.join()
 
     def stop(self, *_signal: int | FrameType | None) -> None:
         """Have `serve` end; usable as a signal handler."""
-        self._draining.set()
-        self._wake()
-
-    def _finish(self) -> None:
-        self._workers.shutdown(wait=True)
-        self._drained.set()
-        self._wake()
-
-    def _wake(self) -> None:
         # Full or closed: then there is nobody who has to be woken.
         with contextlib.suppress(OSError):
-            self._wakeup.send(b"\0")
+            self._stop.send(b"\0")
 
-    def _accept_until(self, event: threading.Event, selector: selectors.BaseSelector) -> None:
-        while not event.is_set():
-            for key, _ in selector.select():
-                if key.fileobj is self._listener:
-                    self._accept()
-                else:
-                    self._woken.recv(4096)
+    def _is_idle(self) -> bool:
+        return self._free == len(self._workers) and not self._waiting
 
-    def _accept(self) -> None:
+    def _hire(self) -> bool:
+        """Start a worker; False if there are enough, or the system has no more threads."""
+        if len(self._workers) > WORKERS:
+            return False
+        worker = threading.Thread(target=self._work, name=f"request-{len(self._workers)}")
+        try:
+            worker.start()
+        except RuntimeError as error:
+            log.error("no worker can be started", problem=str(error))
+            return False
+        self._workers.append(worker)
+        self._free += 1
+        return True
+
+    def _work(self) -> None:
+        ready = select.poll()
+        ready.register(self._listener, select.POLLIN)
+        ready.register(self._ended, select.POLLIN)
+        while True:
+            with self._leading:
+                following = self._lead(ready)
+            if following is None:
+                return
+            work: Waiting | None = following
+            while work:
+                self._serve_one(*work)
+                work = self._next()
+
+    def _lead(self, ready: select.poll) -> Waiting | None:
+        """Wait for a connection that this worker is to serve; None: there will be none."""
+        while not self._drained:
+            ready.poll()
+            connection = self._accept()
+            if connection is None:
+                continue
+            work = connection, time.monotonic()
+            with self._guard:
+                # A worker all alone serves too, and leads again afterwards.
+                if self._free > 1 or self._hire() or len(self._workers) == 1:
+                    self._free -= 1
+                    return work
+                if len(self._waiting) < WAITING:
+                    self._waiting.append(work)
+                    continue
+            _refuse(connection, "the agent has too many requests waiting")
+        return None
+
+    def _next(self) -> Waiting | None:
+        """What is in the queue, for a worker that has finished."""
+        with self._guard:
+            if self._waiting:
+                return self._waiting.popleft()
+            self._free += 1
+            if self._draining:
+                self._guard.notify_all()
+            return None
+
+    def _accept(self) -> socket.socket | None:
+        """A connection to be served, if one came and is allowed to."""
         try:
             connection, _ = self._listener.accept()
         except (BlockingIOError, ConnectionAbortedError):
-            return
+            return None
         except OSError as error:
             if self._accepting:
                 log.error("no connection can be accepted", problem=error.strerror)
             self._accepting = False
             time.sleep(PAUSE_SECONDS)
-            return
+            return None
         self._accepting = True
-        if self._draining.is_set():
+        if self._draining:
             _refuse(connection, "the agent is being stopped")
         elif not _is_root(connection):
             _refuse(connection, "only root may use the agent", Code.INVALID_ENVIRONMENT)
-        elif not self._room.acquire(blocking=False):
-            _refuse(connection, "the agent has too many requests waiting")
         else:
-            try:
-                self._workers.submit(self._serve_one, connection, time.monotonic())
-            except RuntimeError as error:
-                # No further thread: the request is in the queue, for those there are.
-                log.error("no worker can be started", problem=str(error))
+            return connection
+        return None
 
     def _serve_one(self, connection: socket.socket, accepted: float) -> None:
         try:
             # The launcher's patience began when it connected: what has waited has less time left.
             seconds = deadline.SECONDS - (time.monotonic() - accepted)
-            if self._draining.is_set():
+            if self._draining:
                 _refuse(connection, "the agent is being stopped")
             elif seconds <= 0:
                 _refuse(connection, "the agent was too busy to begin with the request")
@@ -146,8 +199,6 @@ class Agent:
                     _answer(connection, seconds)
         except Exception as error:
             log.error("a request was lost", problem=repr(error))
-        finally:
-            self._room.release()
 
 
 @contextlib.contextmanager
@@ -194,10 +245,12 @@ def _answer(connection: socket.socket, seconds: float) -> None:
         return
     try:
         with deadline.within(seconds), turns.taken():
-            answer = verbs.handle(request.environment, BytesIO(request.stdin).read, request.netns)
+            answer = verbs.handle(
+                request.environment, BytesIO(request.stdin).read, request.netns, request.route
+            )
     finally:
-        if request.netns is not None:
-            os.close(request.netns)
+        for descriptor in request.descriptors:
+            os.close(descriptor)
     output = b"" if answer.output is None else json.dumps(answer.output).encode() + b"\n"
     _send(connection, answer.status, output)
 

@@ -8,7 +8,8 @@ request   bytes
 ========= ===== =============================================================================
 magic     4     `NKRQ`
 version   2     1
-netns     2     number of descriptors that come with the first byte, by SCM_RIGHTS: 0 or 1
+netns     2     number of descriptors that come with the first byte, by SCM_RIGHTS: none; the
+                container's namespace; or that and an rtnetlink socket in it
 error     4     why there is none although CNI_NETNS is set: the errno of open(2); else 0
 length    4     of the environment, at most 8 MiB
 length    4     of standard input, at most 16 MiB
@@ -51,6 +52,8 @@ REQUEST_SECONDS = 19.0
 ANSWER_SECONDS = 90.0
 """RECEIVE_MS of the launcher."""
 
+DESCRIPTORS = 2
+
 _REQUEST = struct.Struct("!4sHHIII")
 _ANSWER = struct.Struct("!4sHHI")
 _REQUEST_MAGIC = b"NKRQ"
@@ -70,16 +73,23 @@ class WireError(Exception):
 
 @dataclass(frozen=True)
 class WireRequest:
-    """What the launcher was given. `netns` is open, and for the receiver to close.
+    """What the launcher was given. `netns` and `route` are open, and for the receiver to close.
 
-    It is whatever lay at CNI_NETNS: whether it is a network namespace remains to be seen.
-    `netns_error` is the errno with which the launcher could not open it.
+    `netns` is whatever lay at CNI_NETNS: whether it is a network namespace remains to be seen, and
+    whether `route` is an rtnetlink socket in it. `netns_error` is the errno with which the launcher
+    could not open it.
     """
 
     environment: dict[str, str]
     stdin: bytes
     netns: int | None = None
+    route: int | None = None
     netns_error: int = 0
+
+    @property
+    def descriptors(self) -> list[int]:
+        """Those that are open."""
+        return [each for each in (self.netns, self.route) if each is not None]
 
 
 @dataclass(frozen=True)
@@ -105,9 +115,9 @@ def receive_request(sock: socket.socket, deadline: float) -> WireRequest:
                     f"{stdin_length} bytes of standard input, "
                     f"of {ENVIRONMENT_LIMIT} and {INPUT_LIMIT} at most"
                 )
-            if announced > 1 or len(descriptors) != announced or not complete:
+            if announced > DESCRIPTORS or len(descriptors) != announced or not complete:
                 raise WireError(
-                    f"a request announces {announced} descriptors (1 at most), and "
+                    f"a request announces {announced} descriptors ({DESCRIPTORS} at most), and "
                     f"{len(descriptors)} came: is the limit of open files too low?"
                 )
             body = _REQUEST.size + environment_length
@@ -120,6 +130,7 @@ def receive_request(sock: socket.socket, deadline: float) -> WireRequest:
                 environment=_decode(bytes(data[_REQUEST.size : body])),
                 stdin=bytes(data[body:]),
                 netns=descriptors[0] if descriptors else None,
+                route=descriptors[1] if len(descriptors) > 1 else None,
                 netns_error=netns_error,
             )
         except BaseException:
@@ -144,7 +155,7 @@ def send_answer(sock: socket.socket, status: int, output: bytes, deadline: float
 def send_request(sock: socket.socket, request: WireRequest, deadline: float) -> None:
     """Send a request, as the launcher does. Raises `WireError`."""
     environment = _encode(request.environment)
-    descriptors = [] if request.netns is None else [request.netns]
+    descriptors = request.descriptors
     header = _REQUEST.pack(
         _REQUEST_MAGIC,
         VERSION,
@@ -184,7 +195,7 @@ def _receive_first(sock: socket.socket, deadline: float) -> tuple[bytearray, lis
     """
     sock.settimeout(_left(deadline))
     data, ancillary, flags, _ = sock.recvmsg(
-        _FIRST, socket.CMSG_SPACE(_DESCRIPTOR), socket.MSG_CMSG_CLOEXEC
+        _FIRST, socket.CMSG_SPACE(DESCRIPTORS * _DESCRIPTOR), socket.MSG_CMSG_CLOEXEC
     )
     descriptors = array.array("i")
     for level, kind, content in ancillary:

@@ -2,12 +2,13 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from ipaddress import IPv4Address, IPv6Address, ip_address
+from ipaddress import IPv4Address, IPv6Address
 from typing import Any, Protocol, TypeVar
 
 from pydantic import ValidationError
 
 from cni_netkit.spec import version as versions
+from cni_netkit.spec.addresses import ip_address
 from cni_netkit.spec.config import Foreign, fold_keys
 from cni_netkit.spec.errors import CNIError, Code
 from cni_netkit.spec.result import Result
@@ -97,10 +98,10 @@ def one_per_family(context: Context, families: Sequence[int]) -> None:
         )
 
 
-def believe(model: type[Model], context: Context) -> Model:
-    """Check the "ipam" object. Raises error 7 naming every fault with its path."""
+def believe(model: type[Model], ipam: Mapping[str, Any]) -> Model:
+    """Check an "ipam" object. Raises error 7 naming every fault with its path."""
     try:
-        return model.model_validate(fold_keys(model, context.config["ipam"]))
+        return model.model_validate(fold_keys(model, ipam))
     except ValidationError as error:
         faults = []
         for fault in error.errors(include_url=False):

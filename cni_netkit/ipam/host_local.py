@@ -7,13 +7,14 @@ Model: the host-local documentation of containernetworking/plugins.
 """
 
 import contextlib
+import errno
 import fcntl
+import ipaddress
+import json
 import os
 from collections.abc import Collection, Iterator, Sequence
-from functools import partial
-from ipaddress import ip_address, ip_interface
+from functools import lru_cache, partial
 from pathlib import Path
-from typing import IO
 
 from cni_netkit import deadline
 from cni_netkit.ipam.base import (
@@ -27,11 +28,14 @@ from cni_netkit.ipam.base import (
 )
 from cni_netkit.ipam.owners import Owners
 from cni_netkit.ipam.ranges import DATA_DIR, Config, Range
+from cni_netkit.spec.addresses import ip_address, ip_interface
 from cni_netkit.spec.errors import CNIError, Code
 from cni_netkit.spec.result import JSON, Result
 
 LINE_BREAK = "\r\n"
 LAST_RESERVED = "last_reserved_ip."
+OWNER_BYTES = 4096
+"""A container id and an interface name are a few hundred at most."""
 
 
 class HostLocal:
@@ -41,8 +45,8 @@ class HostLocal:
         self._context = context
         raw = dict(context.config["ipam"])
         raw["ipRanges"] = capability(context, "ipRanges")
-        self._config = believe(Config, _with_ipam(context, raw))
-        self._folder = Path(self._config.data_dir or DATA_DIR, context.network)
+        self._config = _believed(json.dumps(raw))
+        self._folder = f"{self._config.data_dir or DATA_DIR}/{context.network}"
         self._owner = context.container_id + LINE_BREAK + context.ifname
 
     def add(self) -> Result:
@@ -73,12 +77,12 @@ class HostLocal:
                     )
             except BaseException:
                 for ip in ips:
-                    self._path(ip["address"]).unlink(missing_ok=True)
+                    _unlink(self._path(ip["address"]))
                 raise
             for ip in ips:
-                owners.add(self._owner, self._path(ip["address"]).name)
+                owners.add(self._owner, _name(ip["address"]))
             owners.remember()
-        return Result(ips=tuple(ips), routes=self._config.routes, dns=resolver)
+        return Result(ips=tuple(ips), routes=tuple(map(dict, self._config.routes)), dns=resolver)
 
     def delete(self, known: Sequence[str] = ()) -> None:
         """Release every address of the attachment; without `known` ones all files are read."""
@@ -99,7 +103,7 @@ class HostLocal:
     def status(self) -> None:
         """Raises error 50 if the store cannot be used. Exhausted ranges are no error."""
         try:
-            self._folder.mkdir(parents=True, exist_ok=True, mode=0o755)
+            os.makedirs(self._folder, exist_ok=True, mode=0o755)
             usable = os.access(self._folder, os.R_OK | os.W_OK | os.X_OK)
         except OSError as error:
             raise CNIError(
@@ -110,7 +114,7 @@ class HostLocal:
 
     def collect(self, valid: Collection[tuple[str, str]]) -> None:
         """Release every address of this network whose owner is not valid."""
-        if not self._folder.is_dir():
+        if not os.path.isdir(self._folder):
             return
         owners = {container + LINE_BREAK + ifname for container, ifname in valid}
         # Files that old versions of the reference plugin wrote name the container only.
@@ -118,7 +122,7 @@ class HostLocal:
         with self._locked():
             for _, path, owner in self._reservations():
                 if owner not in owners:
-                    path.unlink(missing_ok=True)
+                    _unlink(path)
 
     def _requested(self) -> list[Address]:
         texts = [text for text in (self._context.arguments.get("IP"),) if text]
@@ -169,7 +173,7 @@ class HostLocal:
         """
         start, at = 0, int(range_set[0].first) - 1
         with contextlib.suppress(OSError, ValueError):
-            last = canonical((self._folder / f"{LAST_RESERVED}{number}").read_text().strip())
+            last = canonical(_read(f"{self._folder}/{LAST_RESERVED}{number}"))
             for position, each in enumerate(range_set):
                 if each.has(last):
                     start, at = position, int(last)
@@ -183,19 +187,17 @@ class HostLocal:
                     yield address, each
 
     def _reserve(self, address: Address, number: int) -> bool:
-        path = self._folder / str(address)
+        path = f"{self._folder}/{address}"
         try:
-            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            _write(path, self._owner, os.O_EXCL)
         except FileExistsError:
             return False
         except OSError as error:
             raise _io_failure(path, error) from None
         try:
-            with os.fdopen(descriptor, "w", newline="") as file:
-                file.write(self._owner)
-            _write(self._folder / f"{LAST_RESERVED}{number}", str(address))
+            _write(f"{self._folder}/{LAST_RESERVED}{number}", str(address), os.O_TRUNC)
         except OSError as error:
-            path.unlink(missing_ok=True)
+            _unlink(path)
             raise _io_failure(path, error) from None
         return True
 
@@ -204,13 +206,13 @@ class HostLocal:
         paths = [self._path(each) for each in known]
         for path in paths or self._owned_paths():
             if not paths or self._is_ours(path):
-                path.unlink(missing_ok=True)
+                _unlink(path)
                 if owners:
-                    owners.remove(self._owner, path.name)
+                    owners.remove(self._owner, os.path.basename(path))
         if owners:
             owners.remember()
 
-    def _owned_paths(self) -> list[Path]:
+    def _owned_paths(self) -> list[str]:
         # Who writes holds the lock: a file without owner is of a writer that was killed.
         mine = (self._owner, "")
         found = [path for _, path, owner in self._reservations() if owner in mine]
@@ -219,13 +221,12 @@ class HostLocal:
             path for _, path, owner in self._reservations() if owner == self._context.container_id
         ]
 
-    def _path(self, address: str) -> Path:
-        return self._folder / str(ip_interface(address).ip)
+    def _path(self, address: str) -> str:
+        return f"{self._folder}/{_name(address)}"
 
-    def _is_ours(self, path: Path) -> bool:
+    def _is_ours(self, path: str) -> bool:
         try:
-            with path.open(newline="") as file:
-                return file.read().strip() == self._owner
+            return _read(path) == self._owner
         except OSError:
             return False
 
@@ -238,13 +239,12 @@ class HostLocal:
         own = owners.of(self._owner) | owners.of(self._context.container_id)
         return [ip_address(address) for address in own]
 
-    def _reservations(self) -> Iterator[tuple[Address, Path, str]]:
+    def _reservations(self) -> Iterator[tuple[Address, str, str]]:
         for name in os.listdir(self._folder):
-            path = self._folder / name
+            path = f"{self._folder}/{name}"
             try:
-                address = ip_address(name)
-                with path.open(newline="") as file:
-                    owner = file.read().strip()
+                address = ipaddress.ip_address(name)
+                owner = _read(path)
             except (ValueError, OSError):
                 continue  # the lock, last_reserved_ip.N, or just released
             yield address, path, owner
@@ -260,32 +260,66 @@ class HostLocal:
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
+        path = f"{self._folder}/lock"
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
         try:
-            self._folder.mkdir(parents=True, exist_ok=True, mode=0o755)
-            lock = (self._folder / "lock").open("a")
+            try:
+                lock = os.open(path, flags, 0o644)
+            except FileNotFoundError:
+                os.makedirs(self._folder, exist_ok=True, mode=0o755)
+                lock = os.open(path, flags, 0o644)
         except OSError as error:
             raise _io_failure(self._folder, error) from None
-        with lock:
-            deadline.poll(f"IPAM: wait for the lock {lock.name}", partial(_flock, lock))
+        try:
+            deadline.poll(f"IPAM: wait for the lock {path}", partial(_flock, lock))
             yield
+        finally:
+            os.close(lock)
 
 
-def _flock(file: IO[str]) -> bool:
+def _flock(descriptor: int) -> bool:
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     return True
 
 
-def _with_ipam(context: Context, ipam: JSON) -> Context:
-    return Context(**vars(context) | {"config": {**context.config, "ipam": ipam}})
+@lru_cache(16)
+def _believed(ipam: str) -> Config:
+    """The "ipam" object as JSON; a node has few, and an agent is asked over and over."""
+    return believe(Config, json.loads(ipam))
 
 
-def _write(path: Path, text: str) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "w") as file:
-        file.write(text)
+def _name(address: str) -> str:
+    return str(ip_interface(address).ip)
+
+
+def _read(path: str) -> str:
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return os.read(descriptor, OWNER_BYTES).decode(errors="replace").strip()
+    finally:
+        os.close(descriptor)
+
+
+def _write(path: str, text: str, flags: int) -> None:
+    """Write a whole file, with O_EXCL or O_TRUNC; one that was new does not stay half written."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | flags, 0o600)
+    try:
+        if os.write(descriptor, text.encode()) != len(text.encode()):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
+    except OSError:
+        if flags & os.O_EXCL:
+            os.unlink(path)
+        raise
+    finally:
+        os.close(descriptor)
+
+
+def _unlink(path: str) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)
 
 
 def _range_of(range_set: Sequence[Range], address: Address) -> Range | None:
@@ -300,7 +334,7 @@ def _describe(range_set: Sequence[Range]) -> str:
     return ", ".join(f"{each.first}-{each.last}" for each in range_set)
 
 
-def _io_failure(path: Path, error: OSError) -> CNIError:
+def _io_failure(path: str, error: OSError) -> CNIError:
     return CNIError(Code.IO_FAILURE, f"IPAM: use {error.filename or path}: {error.strerror}")
 
 

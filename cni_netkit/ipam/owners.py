@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterable
-from pathlib import Path
 
 Index = dict[str, set[str]]
 
@@ -21,21 +20,21 @@ _guard = threading.Lock()
 class Owners:
     """The owners of one folder, by owner's line; to be used while the folder's lock is held."""
 
-    def __init__(self, folder: Path, index: Index) -> None:
-        self._folder = str(folder)
+    def __init__(self, folder: str, index: Index) -> None:
+        self._folder = folder
         self._index = index
 
     @classmethod
-    def remembered(cls, folder: Path) -> Owners | None:
+    def remembered(cls, folder: str) -> Owners | None:
         """What is known, if it still holds."""
         with _guard:
-            seen = _remembered.get(str(folder))
+            seen = _remembered.get(folder)
         if seen is None or seen[0] != os.stat(folder).st_mtime_ns:
             return None
         return cls(folder, seen[1])
 
     @classmethod
-    def read(cls, folder: Path, reservations: Iterable[tuple[str, str]]) -> Owners:
+    def read(cls, folder: str, reservations: Iterable[tuple[str, str]]) -> Owners:
         """What the files say: (owner, address) of each."""
         owners = cls(folder, {})
         for owner, address in reservations:

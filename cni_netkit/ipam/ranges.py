@@ -1,12 +1,13 @@
 """The configuration of host-local: sets of ranges from which addresses are given."""
 
-from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
+from ipaddress import IPv4Network, IPv6Network
 from typing import Any
 
 from pydantic import Field, field_validator, model_validator
 from pydantic.alias_generators import to_camel
 
 from cni_netkit.ipam.base import Address, canonical
+from cni_netkit.spec.addresses import ip_address, ip_network
 from cni_netkit.spec.config import Foreign, fold_keys
 from cni_netkit.spec.result import JSON, read_route
 
@@ -31,7 +32,7 @@ class Range(Foreign):
     def _network(cls, value: object) -> IPv4Network | IPv6Network:
         if not isinstance(value, str) or "/" not in value:
             raise ValueError(f"{value!r} is not of the form 10.1.0.0/16")
-        network = ip_network(value, strict=False)
+        network = ip_network(value)
         if str(network.network_address) != str(ip_address(value.partition("/")[0])):
             raise ValueError(f"{value} has host bits set, the subnet is {network}")
         if getattr(network.network_address, "ipv4_mapped", None):

@@ -1,7 +1,6 @@
 """The static IPAM: addresses as configured, or as the request asks (cf. the reference plugin)."""
 
 from collections.abc import Collection, Sequence
-from ipaddress import ip_address, ip_interface
 
 from pydantic import field_validator
 
@@ -13,6 +12,7 @@ from cni_netkit.ipam.base import (
     one_per_family,
     requested,
 )
+from cni_netkit.spec.addresses import ip_address, ip_interface
 from cni_netkit.spec.config import DNS, Foreign
 from cni_netkit.spec.errors import CNIError, Code
 from cni_netkit.spec.result import JSON, Result, read_route
@@ -60,7 +60,7 @@ class Static:
 
     def __init__(self, context: Context) -> None:
         self._context = context
-        self._config = believe(Config, context)
+        self._config = believe(Config, context.config["ipam"])
 
     def add(self) -> Result:
         """The addresses of the ips capability, else of args.cni.ips, else configured and IP=."""

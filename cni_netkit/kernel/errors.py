@@ -21,6 +21,14 @@ class KernelError(Exception):
         return f"{self.asked}: the kernel answered {said}"
 
 
+class LackingKind(KernelError):
+    """The kernel was built without something that it knows by this name, as tc(8) does."""
+
+    def __init__(self, kind: str, refusal: KernelError) -> None:
+        self.kind = kind
+        super().__init__(refusal.asked, refusal.errno, refusal.text)
+
+
 class NoNamespace(Exception):
     """A path that shall name a network namespace does not."""
 

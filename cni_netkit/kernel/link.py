@@ -1,4 +1,4 @@
-"""Network devices: netkit and veth, created, read back, deleted (rtnetlink, RTM_*LINK).
+"""Network devices: netkit, veth and ifb, created, read back, deleted (rtnetlink, RTM_*LINK).
 
 Follows drivers/net/netkit.c and Documentation/netlink/specs/rt-link.yaml.
 """
@@ -6,7 +6,7 @@ Follows drivers/net/netkit.c and Documentation/netlink/specs/rt-link.yaml.
 import errno
 
 from cni_netkit.kernel import message, uapi
-from cni_netkit.kernel.errors import KernelError
+from cni_netkit.kernel.errors import KernelError, LackingKind
 from cni_netkit.kernel.model import Link, Wanted
 from cni_netkit.kernel.netlink import Ask, NetlinkSocket
 from cni_netkit.kernel.uapi import (
@@ -25,6 +25,7 @@ from cni_netkit.kernel.uapi import (
 )
 
 UNUSED_VALUE = 0xFFFF
+IFB = "ifb"
 NO_STATISTICS = message.u32(uapi.IFLA_EXT_MASK, uapi.RTEXT_FILTER_SKIP_STATS)
 
 
@@ -53,6 +54,24 @@ def create_single(container: NetlinkSocket, wanted: Wanted) -> Link:
     """Create a single netkit device in the namespace of the socket."""
     asked = f"create the single netkit device {wanted.name}"
     return _create(container, wanted, asked, _netkit_attributes(wanted))
+
+
+def create_ifb(host: NetlinkSocket, name: str, alias: str, mtu: int) -> Link:
+    """Create an ifb device (drivers/net/ifb.c), down; whatever it sends comes back as received.
+
+    Raises `LackingKind` where the kernel has none.
+    """
+    request = message.link(
+        message.text(uapi.IFLA_IFNAME, name),
+        message.u32(uapi.IFLA_MTU, mtu),
+        _info(IFB, b""),
+    )
+    try:
+        return _make(host, name, alias, f"create the ifb device {name}", request)
+    except KernelError as error:
+        if error.errno == errno.EOPNOTSUPP:
+            raise LackingKind("ifb", error) from None
+        raise
 
 
 def get(
@@ -158,27 +177,35 @@ def _create(socket: NetlinkSocket, wanted: Wanted, asked: str, data: bytes) -> L
         message.mac(uapi.IFLA_ADDRESS, wanted.mac) if wanted.mac else b"",
         message.u32(uapi.IFLA_NUM_RX_QUEUES, wanted.rx_queues) if is_single else b"",
         _info(wanted.kind, data),
-        flags=IFF_UP if wanted.kind == "netkit" else 0,
+        flags=IFF_UP if is_single else 0,
     )
+    return _make(socket, wanted.name, wanted.alias, asked, request)
+
+
+def _make(socket: NetlinkSocket, name: str, alias: str, asked: str, request: bytes) -> Link:
     mark = Ask(
-        f"mark the device {wanted.name} as ours",
+        f"mark the device {name} as ours",
         message.link(
-            message.text(uapi.IFLA_IFNAME, wanted.name),
-            message.attribute(uapi.IFLA_IFALIAS, wanted.alias.encode()),
+            message.text(uapi.IFLA_IFNAME, name),
+            message.attribute(uapi.IFLA_IFALIAS, alias.encode()),
         ),
         RTM_SETLINK,
     )
-    flags = NLM_F_CREATE | NLM_F_EXCL | NLM_F_ECHO
+    create = Ask(asked, request, RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL | NLM_F_ECHO)
+    # Together, so that no process dies in between. But the kernel goes on after a refusal: where
+    # the name is taken, the mark would go to the device that has it.
+    is_taken = get(socket, name=name) is not None
     try:
-        echoed, _ = socket.ask(Ask(asked, request, RTM_NEWLINK, flags), mark)
+        batches = [(create,), (mark,)] if is_taken else [(create, mark)]
+        echoed, _ = (answers for batch in batches for answers in socket.ask(*batch))
     except KernelError as error:
         # A device without our mark would not be known as ours later on.
-        if error.asked == mark.asked and (unmarked := get(socket, name=wanted.name)):
+        if error.asked == mark.asked and (unmarked := get(socket, name=name)):
             delete(socket, unmarked.index, unmarked.name)
         raise
     if echoed:
         return _read(echoed[0])
-    link = get(socket, name=wanted.name)  # kernels before 6.2 do not echo
+    link = get(socket, name=name)  # kernels before 6.2 do not echo
     if link is None:
         raise KernelError(asked, errno.ENODEV)
     return link

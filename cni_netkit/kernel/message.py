@@ -6,7 +6,8 @@ families are pyroute2's. Follows include/uapi/linux/netlink.h and rtnetlink.h.
 
 import struct
 import sys
-from ipaddress import ip_address
+
+from cni_netkit.spec.addresses import ip_address
 
 NLA = struct.Struct("=HH")
 U8, U16, U32 = struct.Struct("=B"), struct.Struct("=H"), struct.Struct("=I")

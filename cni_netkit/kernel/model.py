@@ -1,9 +1,12 @@
-"""Devices, routes and queues as plain data, so that what plans and checks them needs no netlink."""
+"""Devices, routes, queues, token buckets as plain data: what plans and checks needs no netlink."""
 
 from dataclasses import dataclass
 
 RT_TABLE_MAIN = 254
 """include/uapi/linux/rtnetlink.h."""
+
+SECOND, TICK = 10**9, 64
+"""In nanoseconds."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +79,41 @@ class Route:
         if self.table != RT_TABLE_MAIN:
             text += f" table {self.table}"
         return text
+
+
+@dataclass(frozen=True)
+class Bucket:
+    """A token bucket (sch_tbf): bytes a second, bytes at once, and bytes that may wait."""
+
+    rate: int
+    burst: int
+    limit: int
+
+
+@dataclass(frozen=True)
+class FoundBucket:
+    """A token bucket as the kernel tells it.
+
+    It tells no burst, but how long one takes at `rate`, in ticks of 64 ns (PSCHED_SHIFT in
+    include/net/pkt_sched.h), of which the low 32 bits: 275 seconds.
+    """
+
+    rate: int
+    limit: int
+    ticks: int
+
+    @property
+    def burst(self) -> int:
+        """The burst in bytes, where it takes less than 275 seconds."""
+        return self.ticks * TICK * self.rate // SECOND
+
+    def has_burst(self, burst: int) -> bool:
+        """Whether it is this burst, as far as it can be told; the kernel rounds a little."""
+        if not self.rate:
+            return False
+        expected = burst * SECOND // (self.rate * TICK)
+        apart = (self.ticks - expected) % (1 << 32)
+        return min(apart, (1 << 32) - apart) <= 1 + (expected >> 30)
 
 
 @dataclass(frozen=True)

@@ -7,19 +7,19 @@ to import than everything else together.
 from __future__ import annotations
 
 import errno
+import glob
+import os
 import struct
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from ipaddress import ip_interface
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cni_netkit.kernel import link, route
 from cni_netkit.kernel.deletion import Deletions
 from cni_netkit.kernel.errors import KernelError
 from cni_netkit.kernel.message import Attributes, u32
-from cni_netkit.kernel.model import Link, Queue, Route, Wanted
-from cni_netkit.kernel.netlink import Ask, NetlinkSocket
+from cni_netkit.kernel.model import Bucket, FoundBucket, Link, Queue, Route, Wanted
+from cni_netkit.kernel.netlink import Ask, NetlinkSocket, opened, taken
 from cni_netkit.kernel.netns import Netns
 from cni_netkit.kernel.uapi import (
     IFLA_NETKIT_PAIRING,
@@ -32,6 +32,8 @@ from cni_netkit.kernel.uapi import (
     RTM_GETNSID,
     RTM_NEWNSID,
 )
+from cni_netkit.spec.addresses import ip_interface
+from cni_netkit.spec.request import check_ifname
 
 if TYPE_CHECKING:
     from cni_netkit.kernel import netdev
@@ -43,6 +45,7 @@ PROBES = {
 }
 NO_ID = 0xFFFFFFFF
 NO_QUEUE = 0xFFFFFFFE
+SETTING_BYTES = 64
 RTGENMSG = struct.Struct("=Bxxx")
 TRIAL_DEVICE = Wanted(
     kind="netkit",
@@ -88,9 +91,15 @@ class Namespace:
         return cls(Netns.open(path))
 
     @classmethod
-    def behind(cls, descriptor: int, path: str) -> Namespace:
-        """A container's, opened by somebody else; `path` is its name. Raises `NoNamespace`."""
-        return cls(Netns.behind(descriptor, path))
+    def behind(cls, descriptor: int, path: str, route: int | None = None) -> Namespace:
+        """A container's, opened by somebody else; `path` is its name. Raises `NoNamespace`.
+
+        `route` is an rtnetlink socket in it, so that the namespace need not be entered for one.
+        """
+        namespace = cls(Netns.behind(descriptor, path))
+        if route is not None and (taken_over := taken(namespace.netns, NETLINK_ROUTE, route)):
+            namespace._sockets[NETLINK_ROUTE] = taken_over
+        return namespace
 
     def close(self) -> None:
         """Close every socket and let go of the namespace."""
@@ -115,6 +124,18 @@ class Namespace:
     def links(self) -> list[Link]:
         """Every device."""
         return link.dump(self._rtnl)
+
+    def devices_of(self, identifier: str) -> tuple[str, ...]:
+        """The network devices of a device on any bus; a network device's name stands for itself.
+
+        Linux: Documentation/ABI/stable/sysfs-bus. What sysfs shows are the devices of the
+        namespace that it was mounted in, so this is for the host.
+        """
+        pattern = f"/sys/bus/*/devices/{glob.escape(identifier)}/net/*"
+        if found := sorted(map(os.path.basename, glob.glob(pattern))):
+            return tuple(found)
+        is_name = check_ifname(identifier) is None and self.link(name=identifier)
+        return (identifier,) if is_name else ()
 
     def create_pair(self, wanted: Wanted, container: Namespace) -> Link:
         """Create a pair, its peer born in `container`; returns the primary."""
@@ -228,6 +249,36 @@ class Namespace:
             trial.close()
         return None
 
+    # Shaping
+
+    def create_ifb(self, name: str, alias: str, mtu: int) -> Link:
+        """Create an ifb device, down."""
+        return link.create_ifb(self._rtnl, name, alias, mtu)
+
+    def shape(self, index: int, device: str, bucket: Bucket) -> None:
+        """Let what a device sends pass a token bucket. Raises `LackingKind`."""
+        from cni_netkit.kernel import shaping
+
+        shaping.shape(self._rtnl, index, device, bucket)
+
+    def redirect(self, index: int, device: str, target: Link) -> None:
+        """Let another device send all that one receives. Raises `LackingKind`."""
+        from cni_netkit.kernel import shaping
+
+        shaping.redirect(self._rtnl, index, device, target)
+
+    def bucket(self, index: int) -> FoundBucket | None:
+        """The token bucket on what a device sends."""
+        from cni_netkit.kernel import shaping
+
+        return shaping.bucket(self._rtnl, index)
+
+    def redirected(self, index: int) -> int | None:
+        """Index of the device that sends all that this one receives."""
+        from cni_netkit.kernel import shaping
+
+        return shaping.redirected(self._rtnl, index)
+
     # Masquerading
 
     def masquerade(self, chain: str, comment: str, addresses: Sequence[str]) -> None:
@@ -266,15 +317,12 @@ class Namespace:
 
         def write() -> None:
             for name, value in values.items():
-                path = Path("/proc/sys/net", name)
+                path = f"/proc/sys/net/{name}"
                 try:
-                    if path.read_text().strip() != value:
-                        path.write_text(value)
-                except FileNotFoundError:
-                    if not optional:
-                        raise KernelError(f"set {path} to {value}", errno.ENOENT) from None
+                    _set(path, value.encode())
                 except OSError as error:
-                    raise KernelError(f"set {path} to {value}", error.errno or 0) from None
+                    if error.errno != errno.ENOENT or not optional:
+                        raise KernelError(f"set {path} to {value}", error.errno or 0) from None
 
         self.netns.run(write)
 
@@ -292,7 +340,7 @@ class Namespace:
 
     def _socket(self, protocol: int) -> NetlinkSocket:
         if protocol not in self._sockets:
-            self._sockets[protocol] = NetlinkSocket(self.netns, protocol)
+            self._sockets[protocol] = opened(self.netns, protocol)
         return self._sockets[protocol]
 
     @property
@@ -316,6 +364,21 @@ class Namespace:
         if self._family is None:
             raise KernelError("look up the generic netlink family netdev", errno.ENOENT)
         return self._family
+
+
+def _set(path: str, value: bytes) -> None:
+    # Where /proc/sys may only be read, what is right already must be no failure.
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        if os.read(descriptor, SETTING_BYTES).strip() == value:
+            return
+    finally:
+        os.close(descriptor)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.write(descriptor, value)
+    finally:
+        os.close(descriptor)
 
 
 def _nsid_request(other: Namespace) -> bytes:

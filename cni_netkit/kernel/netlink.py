@@ -56,16 +56,12 @@ class Ask:
 
 
 class NetlinkSocket:
-    """A netlink socket that lives in one network namespace."""
+    """A netlink socket, which lives in one network namespace; nobody has used it yet."""
 
-    def __init__(self, netns: Netns, protocol: int) -> None:
+    def __init__(self, unused: socket.socket) -> None:
         self._sequence = 0
         self.interrupted = False
-        self._socket = netns.run(
-            lambda: socket.socket(
-                socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, protocol
-            )
-        )
+        self._socket = unused
         for option in (NETLINK_EXT_ACK, NETLINK_CAP_ACK, NETLINK_GET_STRICT_CHK):
             self._socket.setsockopt(SOL_NETLINK, option, 1)
         self._socket.settimeout(ANSWER_SECONDS)
@@ -145,6 +141,29 @@ class NetlinkSocket:
             messages.append((kind, flags, sequence, data[offset : offset + length]))
             offset += (length + 3) & ~3
         return messages
+
+
+def opened(netns: Netns, protocol: int) -> NetlinkSocket:
+    """A socket in a namespace, which is entered for it if need be."""
+    kind = socket.SOCK_RAW | socket.SOCK_CLOEXEC
+    return NetlinkSocket(netns.run(lambda: socket.socket(socket.AF_NETLINK, kind, protocol)))
+
+
+def taken(netns: Netns, protocol: int, descriptor: int) -> NetlinkSocket | None:
+    """A socket over a second descriptor for the one that somebody opened in the namespace.
+
+    None where it is something else: a socket of another namespace would do its work there.
+    """
+    own = os.dup(descriptor)
+    try:
+        given = socket.socket(fileno=own)
+    except OSError:
+        os.close(own)
+        return None
+    if (given.family, given.proto) != (socket.AF_NETLINK, protocol) or not netns.has(given):
+        given.close()
+        return None
+    return NetlinkSocket(given)
 
 
 def _encode(request: Ask, sequence: int) -> bytes:

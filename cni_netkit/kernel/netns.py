@@ -4,11 +4,12 @@ import _thread
 import ctypes
 import fcntl
 import os
+import socket
 from collections.abc import Callable
 from typing import TypeVar
 
 from cni_netkit.kernel.errors import NoNamespace
-from cni_netkit.kernel.uapi import CLONE_NEWNET, NS_GET_NSTYPE
+from cni_netkit.kernel.uapi import CLONE_NEWNET, NS_GET_NSTYPE, SIOCGSKNS
 
 Outcome = TypeVar("Outcome")
 
@@ -66,6 +67,16 @@ class Netns:
             return os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
 
         return cls(_in_a_thread(leave_for_a_new_one), "(temporary)", own=False)
+
+    def has(self, endpoint: socket.socket) -> bool:
+        """Whether a socket lives in this namespace (SIOCGSKNS)."""
+        try:
+            descriptor = fcntl.ioctl(endpoint.fileno(), SIOCGSKNS)
+        except OSError:
+            return False
+        status = os.fstat(descriptor)
+        os.close(descriptor)
+        return (status.st_dev, status.st_ino) == self.identity
 
     def close(self) -> None:
         """Let go of the descriptor."""

@@ -20,7 +20,7 @@ attachment is found by its name or its address, without a dump.
 
 import errno
 from collections.abc import Iterable, Sequence
-from ipaddress import IPv4Interface, IPv6Interface, ip_interface, ip_network
+from ipaddress import IPv4Interface, IPv6Interface
 from typing import Any
 
 from pyroute2.netlink.nfnetlink import nfgen_msg
@@ -49,6 +49,7 @@ from pyroute2.netlink.nfnetlink.nftsocket import (
 from cni_netkit.kernel.errors import KernelError
 from cni_netkit.kernel.netlink import Ask, NetlinkSocket
 from cni_netkit.kernel.uapi import NLM_F_APPEND, NLM_F_CREATE, NLM_F_EXCL, NLM_F_NONREC
+from cni_netkit.spec.addresses import ip_interface, ip_network
 
 TABLE = "cni-netkit"
 BASE_CHAIN = "postrouting"

@@ -2,10 +2,8 @@
 
 import errno
 import socket as sockets
-from ipaddress import ip_interface, ip_network
 
 from cni_netkit.kernel import uapi
-from cni_netkit.kernel.errors import KernelError
 from cni_netkit.kernel.message import IFADDRMSG, RTMSG, Attributes, attribute, ip, u32
 from cni_netkit.kernel.model import Route
 from cni_netkit.kernel.netlink import Ask, NetlinkSocket
@@ -25,10 +23,19 @@ from cni_netkit.kernel.uapi import (
     RTNH_F_ONLINK,
     RTPROT_BOOT,
 )
+from cni_netkit.spec.addresses import ip_interface, ip_network
 
 FAMILIES = {4: sockets.AF_INET, 6: sockets.AF_INET6}
-ANYWHERE = {4: "1.0.0.1", 6: "2000::1"}
+ANYWHERE = ("1.0.0.1", "2000::1")
 """Some address out there, to ask the kernel where it would send it."""
+
+UNREACHABLE = (
+    errno.ENETUNREACH,
+    errno.EHOSTUNREACH,
+    errno.ESRCH,
+    errno.EINVAL,  # a route of type blackhole
+    errno.EACCES,  # prohibit
+)
 
 
 def add_address(index: int, device: str, address: str, *, prefix_route: bool = True) -> Ask:
@@ -52,7 +59,7 @@ def add_address(index: int, device: str, address: str, *, prefix_route: bool = T
 
 def add(index: int, device: str, route: Route, *, exclusive: bool) -> Ask:
     """Request: add a route; `exclusive`: there must be none to that destination yet."""
-    network = ip_network(route.destination, strict=False)
+    network = ip_network(route.destination)
     attributes = [u32(uapi.RTA_OIF, index), u32(uapi.RTA_TABLE, route.table)]
     if network.prefixlen:
         attributes.append(attribute(uapi.RTA_DST, network.network_address.packed))
@@ -109,28 +116,25 @@ def routes(socket: NetlinkSocket, index: int) -> list[Route]:
 
 def towards(socket: NetlinkSocket, destination: str) -> tuple[Route, int | None] | None:
     """The routing table's entry for one address, and its device's index; None: unreachable."""
-    interface = ip_interface(destination)
-    family = FAMILIES[interface.version]
-    header = RTMSG.pack(family, interface.max_prefixlen, 0, 0, 0, 0, 0, 0, RTM_F_FIB_MATCH)
-    request = header + attribute(uapi.RTA_DST, interface.ip.packed)
-    try:
-        ((answer,),) = socket.ask(
-            Ask(f"look up the route to {interface.ip}", request, RTM_GETROUTE)
-        )
-    except KernelError as error:
-        if error.errno in (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ESRCH, errno.EINVAL):
-            return None
-        raise
-    return _read(answer)
+    (answers,) = socket.ask(_lookup(destination), tolerated=UNREACHABLE)
+    return _read(answers[0]) if answers else None
 
 
 def default_device(socket: NetlinkSocket) -> int | None:
     """Index of the device that the default route uses, IPv4 before IPv6; None without one."""
-    for version in FAMILIES:
-        found = towards(socket, ANYWHERE[version])
-        if found and ip_network(found[0].destination).prefixlen == 0 and found[1]:
-            return found[1]
+    for answers in socket.ask(*map(_lookup, ANYWHERE), tolerated=UNREACHABLE):
+        for route, index in map(_read, answers):
+            if index and ip_network(route.destination).prefixlen == 0:
+                return index
     return None
+
+
+def _lookup(destination: str) -> Ask:
+    interface = ip_interface(destination)
+    family = FAMILIES[interface.version]
+    header = RTMSG.pack(family, interface.max_prefixlen, 0, 0, 0, 0, 0, 0, RTM_F_FIB_MATCH)
+    request = header + attribute(uapi.RTA_DST, interface.ip.packed)
+    return Ask(f"look up the route to {interface.ip}", request, RTM_GETROUTE)
 
 
 def _scope(route: Route) -> int:

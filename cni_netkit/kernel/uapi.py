@@ -32,6 +32,10 @@ RTM_NEWADDR = 20
 RTM_GETADDR = 22
 RTM_NEWROUTE = 24
 RTM_GETROUTE = 26
+RTM_NEWQDISC = 36
+RTM_GETQDISC = 38
+RTM_NEWTFILTER = 44
+RTM_GETTFILTER = 46
 RTM_NEWNSID = 88
 RTM_GETNSID = 90
 RTPROT_BOOT = 3
@@ -82,6 +86,28 @@ IFLA_NETKIT_TAILROOM = 9
 IFLA_NETKIT_PAIRING = 10
 RTEXT_FILTER_SKIP_STATS = 8
 
+# include/uapi/linux/rtnetlink.h, TCA_*; pkt_sched.h; pkt_cls.h; tc_act/tc_mirred.h
+TCA_KIND = 1
+TCA_OPTIONS = 2
+TC_H_ROOT = 0xFFFFFFFF
+TC_H_CLSACT = 0xFFFFFFF1
+TC_H_CLSACT_INGRESS = 0xFFFFFFF2  # TC_H_MAKE(TC_H_CLSACT, TC_H_MIN_INGRESS)
+TC_LINKLAYER_ETHERNET = 1
+TCA_TBF_PARMS = 1
+TCA_TBF_RATE64 = 4
+TCA_TBF_BURST = 6
+TCA_U32_SEL = 5
+TCA_U32_ACT = 7
+TC_U32_TERMINAL = 1
+TCA_ACT_KIND = 1
+TCA_ACT_OPTIONS = 2
+TC_ACT_STOLEN = 4
+TCA_MIRRED_PARMS = 2
+TCA_EGRESS_REDIR = 1
+
+# include/uapi/linux/if_ether.h
+ETH_P_ALL = 3
+
 # include/uapi/linux/if.h, include/uapi/linux/if_addr.h
 IFF_UP = 0x1
 IFA_F_NODAD = 0x02
@@ -97,6 +123,9 @@ NETNSA_FD = 3
 
 # include/uapi/linux/nsfs.h, include/uapi/linux/sched.h
 NS_GET_NSTYPE = 0xB703
+
+# include/uapi/linux/sockios.h
+SIOCGSKNS = 0x894C
 CLONE_NEWNET = 0x40000000
 
 # include/uapi/linux/if_link.h, enum netkit_mode, netkit_action, netkit_scrub, netkit_pairing

@@ -26,11 +26,20 @@ MTU_MIN, MTU_MAX = 68, 65535
 QUEUES_MAX = 1024
 """NETKIT_NUM_RX_QUEUES_MAX of drivers/net/netkit.c; queue 0 is the device's own."""
 
+RATE_MAX = 2**64 - 1
+BURST_MAX = 8 * (2**32 - 1) - 1
+"""In bits, as in the reference plugin: below 4 GiB less a byte."""
+
 FOREIGN_KEYS = frozenset(
     {"type", "args", "capabilities", "cniVersions", "disableCheck", "disableGC"}
     | {"loadOnlyInlinedPlugins", "plugins"}
 )
 """Keys that the specification or libcni puts beside ours, and that we have no use for."""
+
+BRIDGE_KEYS = frozenset(
+    {"bridge", "isGateway", "isDefaultGateway", "forceAddress", "hairpinMode", "promiscMode"}
+)
+"""Keys that are left standing where "netkit" is written in the place of "bridge"."""
 
 Forwarding = Literal["forward", "blackhole"]
 Scrubbing = Literal["default", "none"]
@@ -56,6 +65,28 @@ def _valid_mac(value: str) -> str:
     if value == "00:00:00:00:00:00":
         raise ValueError("is all zero")
     return value.lower()
+
+
+def _valid_device_id(value: str) -> str:
+    # It becomes part of a path under /sys/bus.
+    if value and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.:@-]*", value):
+        raise ValueError("is neither a bus address such as 0000:03:00.0 nor a device's name")
+    return value
+
+
+DeviceID = Annotated[str, AfterValidator(_valid_device_id)]
+
+
+def _valid_rate(value: int) -> int:
+    if value != 0 and not 8 <= value <= RATE_MAX:
+        raise ValueError(f"must be 0 (no limit) or from 8 to {RATE_MAX} bits a second")
+    return value
+
+
+def _valid_burst(value: int) -> int:
+    if value != 0 and not 8 <= value <= BURST_MAX:
+        raise ValueError(f"must be 0 (no limit) or from 8 to {BURST_MAX} bits")
+    return value
 
 
 def parse_queues(value: object) -> tuple[int, ...]:
@@ -129,6 +160,30 @@ class CapabilityDNS(Foreign):
     options: tuple[str, ...] = ()
 
 
+class Limits(Model):
+    """The bandwidth capability: bits a second, and bits at once; 0 and 0: no limit.
+
+    CNI conventions document. The kernel counts in bytes, and has 32 bits for a burst
+    (TCA_TBF_BURST, include/uapi/linux/pkt_sched.h).
+    """
+
+    ingress_rate: Annotated[int, AfterValidator(_valid_rate)] = 0
+    ingress_burst: Annotated[int, AfterValidator(_valid_burst)] = 0
+    egress_rate: Annotated[int, AfterValidator(_valid_rate)] = 0
+    egress_burst: Annotated[int, AfterValidator(_valid_burst)] = 0
+
+    @model_validator(mode="after")
+    def _rate_and_burst(self) -> "Limits":
+        for which, rate, burst in (
+            ("ingress", self.ingress_rate, self.ingress_burst),
+            ("egress", self.egress_rate, self.egress_burst),
+        ):
+            if bool(rate) != bool(burst):
+                given, missing = ("Rate", "Burst") if rate else ("Burst", "Rate")
+                raise ValueError(f"{which}{given} needs {which}{missing}: set both, or neither")
+        return self
+
+
 class RuntimeConfig(Foreign):
     """Per-container values for the capabilities that the configuration declares."""
 
@@ -136,13 +191,14 @@ class RuntimeConfig(Foreign):
     ips: tuple[str, ...] = ()
     ip_ranges: tuple[tuple[dict[str, Any], ...], ...] = ()
     dns: CapabilityDNS | None = None
-    device_id: Annotated[str | None, Field(alias="deviceID")] = None
+    device_id: Annotated[DeviceID | None, Field(alias="deviceID")] = None
+    bandwidth: Limits | None = None
 
 
 class Lease(Model):
     """Receive queues of a physical NIC, lent to the container's device."""
 
-    device: Annotated[str, AfterValidator(_valid_ifname)]
+    device: Annotated[str, AfterValidator(_valid_ifname)] | None = None
     count: Annotated[int, Field(ge=1, lt=QUEUES_MAX)] = 1
     queues: Annotated[tuple[int, ...], BeforeValidator(parse_queues)] | None = None
     workload: Literal["io_uring", "af_xdp"] | None = None
@@ -184,6 +240,8 @@ class NetConf(Model):
     ip_masq: bool = False
     ip_masq_backend: Literal["nftables"] = "nftables"
     lease: Lease | None = None
+    device_id: Annotated[DeviceID, Field(alias="deviceID")] = ""
+    pci_bus_id: Annotated[DeviceID, Field(alias="pciBusID")] = ""
     bpf: Any = None
     fallback: Literal["none", "veth"] = "none"
     dns: DNS | None = None
@@ -202,6 +260,21 @@ class NetConf(Model):
     def mac(self) -> str | None:
         """The hardware address that the runtime asked for, if any."""
         return self.runtime_config.mac
+
+    @property
+    def nic_id(self) -> str:
+        """What the runtime calls the NIC, if anything.
+
+        First what stands beside our keys: Multus writes there what a device plugin gave to the pod,
+        whereas a capability may come from the pod's own annotation.
+        """
+        return self.device_id or self.pci_bus_id or self.runtime_config.device_id or ""
+
+    @property
+    def limits(self) -> Limits | None:
+        """How much the container may receive and send; None: as much as it can."""
+        limits = self.runtime_config.bandwidth
+        return limits if limits and (limits.ingress_rate or limits.egress_rate) else None
 
 
 def _impossible(conf: NetConf) -> Iterable[str]:
@@ -230,6 +303,11 @@ def _impossible_for_single(conf: NetConf) -> Iterable[str]:
             yield f'{name} "{value}" needs pairing "pair": a single device has no other end'
     if conf.ip_masq:
         yield 'ipMasq needs pairing "pair": no packet leaves the host through a single device'
+    if conf.limits is not None:
+        yield (
+            'the capability bandwidth needs pairing "pair": what a single device receives and '
+            "sends passes no device of the host that could shape it"
+        )
 
 
 def _impossible_with_lease(conf: NetConf, lease: Lease) -> Iterable[str]:
@@ -273,6 +351,9 @@ def believe(raw: Mapping[str, Any], requested_mac: str | None = None) -> NetConf
         runtime = fold_keys(RuntimeConfig, runtime)
         if isinstance(runtime.get("dns"), dict):
             runtime["dns"] = fold_keys(CapabilityDNS, runtime["dns"])
+        if isinstance(runtime.get("bandwidth"), dict):
+            folded = fold_keys(Limits, runtime["bandwidth"])
+            runtime["bandwidth"] = {key: value for key, value in folded.items() if value != []}
         runtime = {key: value for key, value in runtime.items() if value not in (None, "", [])}
         if mac := requested_mac_of(raw) or requested_mac:
             runtime.setdefault("mac", mac)
@@ -303,11 +384,17 @@ def _validated(model: type[AnyModel], raw: Mapping[str, Any]) -> AnyModel:
                 faults.append(_describe(path, fault["msg"], fault["input"]))
     unsupported += [(path, value) for path in PLANNED if (value := _at(raw, path)) is not None]
     if unsupported and not faults:
+        details = "; ".join(f"{path}: {value!r}" for path, value in unsupported)
+        if BRIDGE_KEYS.intersection(path for path, _ in unsupported):
+            details += (
+                "; leave out what is meant for a bridge: netkit has none, its host end always is "
+                "the gateway; the default route that isDefaultGateway makes goes into ipam.routes"
+            )
         raise CNIError(
             Code.UNSUPPORTED_FIELD,
             "the network configuration has keys that are not supported: "
             + ", ".join(path + _planned(path) for path, _ in unsupported),
-            "; ".join(f"{path}: {value!r}" for path, value in unsupported),
+            details,
         )
     if faults:
         faults += [f"{path} is not supported{_planned(path)}" for path, _ in unsupported]

@@ -18,7 +18,8 @@ IFNAME_BYTES = 15
 class Request:
     """A request whose environment and version are known to be sound; `config` is still raw.
 
-    `netns_descriptor` is the open namespace, where it came that way, and somebody else's to close.
+    `netns_descriptor` is the open namespace, where it came that way, `route_descriptor` an
+    rtnetlink socket in it; both are somebody else's to close.
     """
 
     verb: str
@@ -30,6 +31,7 @@ class Request:
     arguments: Mapping[str, str] = field(default_factory=dict)
     netns_override: bool = False
     netns_descriptor: int | None = None
+    route_descriptor: int | None = None
     config: Mapping[str, Any] = field(default_factory=dict)
     environment: Mapping[str, str] = field(default_factory=dict)
 

@@ -5,10 +5,10 @@ Inside the plugin there is one form, that of 1.1.0; `render` and `read` convert 
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from ipaddress import ip_address, ip_interface, ip_network
 from typing import Any
 
 from cni_netkit.spec import version as versions
+from cni_netkit.spec.addresses import ip_address, ip_interface, ip_network
 from cni_netkit.spec.errors import CNIError, Code
 
 INTERFACE_FIELDS_SINCE_1_0 = ("mtu", "socketPath", "pciID")
@@ -111,7 +111,7 @@ def read_route(raw: object) -> JSON:
     destination = route.get("dst")
     if not isinstance(destination, str) or "/" not in destination:
         raise ValueError(f"dst {destination!r} is not of the form 10.1.0.0/16")
-    ip_network(destination, strict=False)
+    ip_network(destination)
     if "gw" in route:
         ip_address(route["gw"])
     for name in ROUTE_NUMBERS:
@@ -147,7 +147,7 @@ def _render_0_2(result: Result, version: str) -> JSON:
         routes = [
             _compact({"dst": route["dst"], "gw": route.get("gw")})
             for route in result.routes
-            if f"ip{ip_network(route['dst'], strict=False).version}" == family
+            if f"ip{ip_network(route['dst']).version}" == family
         ]
         by_family[family] = _compact(
             {"ip": ip["address"], "gateway": ip.get("gateway"), "routes": routes}

@@ -1,5 +1,7 @@
 """The CNI versions this plugin speaks, and what each of them knows."""
 
+from functools import lru_cache
+
 from cni_netkit.spec.errors import CNIError, Code
 
 SUPPORTED = ("0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0")
@@ -35,4 +37,9 @@ def negotiate(text: object) -> str:
 
 def at_least(version: str, minimum: str) -> bool:
     """Whether `version` is `minimum` or later."""
-    return parse(version) >= parse(minimum)
+    return _numbers(version) >= _numbers(minimum)
+
+
+@lru_cache(16)
+def _numbers(version: str) -> Version:
+    return parse(version)

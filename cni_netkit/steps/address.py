@@ -1,10 +1,10 @@
 """Addresses and routes, in the container and on the host."""
 
 from dataclasses import dataclass
-from ipaddress import ip_address, ip_interface, ip_network
 from typing import ClassVar
 
 from cni_netkit.kernel.model import RT_TABLE_MAIN, Route
+from cni_netkit.spec.addresses import ip_address, ip_interface, ip_network
 from cni_netkit.spec.result import JSON
 from cni_netkit.steps.base import Outcome, World, difference
 
@@ -50,6 +50,8 @@ class ContainerAddresses:
             if str(ip_interface(each["address"])) not in found:
                 raise difference(f"address of {where}", each["address"], found)
         routes = {_key(route) for route in world.inside.routes(link.index)}
+        # A later plugin may have moved ours to a table of its own, as sbr does.
+        routes |= {(destination, gateway, RT_TABLE_MAIN) for destination, gateway, _ in routes}
         for route in self._routes(outcome):
             if _key(route) not in routes:
                 destinations = {str(ip_network(key[0])) for key in routes}
@@ -77,7 +79,7 @@ class ContainerAddresses:
         return routes + [self._route(entry, outcome) for entry in outcome.routes]
 
     def _route(self, entry: JSON, outcome: Outcome) -> Route:
-        network = ip_network(entry["dst"], strict=False)
+        network = ip_network(entry["dst"])
         gateway: str | None = entry.get("gw") or next(
             (
                 each["gateway"]
@@ -102,14 +104,10 @@ class ContainerAddresses:
 
 @dataclass(frozen=True)
 class HostRoutes:
-    """The gateway's addresses on the host's end, and a route to each address of the container.
-
-    `is_up`: a netkit primary is, from its creation on; veth refuses that before its peer exists.
-    """
+    """The gateway's addresses on the host's end, and a route to each address of the container."""
 
     name: ClassVar[str] = "host-routes"
     device: str
-    is_up: bool
 
     def do(self, world: World, outcome: Outcome) -> None:
         """Let the host forward, answer as the gateway, and find the container."""
@@ -117,10 +115,14 @@ class HostRoutes:
             world.host.set({"ipv4/ip_forward": "1"})
         if outcome.has_version(6):
             world.host.set({"ipv6/conf/all/forwarding": "1"})
+        else:
+            # Nobody needs IPv6 here, not even the host's services, which a link-local address would
+            # open to the container. And without it a device costs the same however many there are.
+            world.host.set({f"ipv6/conf/{self.device}/disable_ipv6": "1"}, optional=True)
         world.host.configure(
             outcome.host_index,
             self.device,
-            up=not self.is_up,
+            up=True,
             addresses=[(address, True) for address in self._gateways(outcome)],
             routes=self._routes(outcome),
             exclusive=True,
@@ -182,4 +184,4 @@ def _host_network(address: str) -> str:
 def _key(route: Route) -> tuple[str, str | None, int]:
     """What makes two routes the same: where to, through whom, in which table."""
     gateway = str(ip_address(route.gateway)) if route.gateway else None
-    return str(ip_network(route.destination, strict=False)), gateway, route.table
+    return str(ip_network(route.destination)), gateway, route.table

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from ipaddress import ip_interface
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from cni_netkit.attachment import Attachment
+from cni_netkit.spec.addresses import ip_interface
 from cni_netkit.spec.errors import CNIError, Code
 from cni_netkit.spec.result import JSON
 
@@ -60,6 +60,7 @@ class Outcome:
     container_mac: str = ""
     container_nsid: int | None = None
     leases: list[list[int]] = field(default_factory=list)
+    ifb_index: int = 0
     untouched: list[str] = field(default_factory=list)
 
     def has_version(self, version: int) -> bool:

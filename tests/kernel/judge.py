@@ -1,10 +1,12 @@
-"""Judges of what stands in the kernel: ip(8), ping(8), nft(8), raw netlink. Nothing of the plugin."""
+"""Judges of what stands in the kernel: ip(8), tc(8), ping(8), nft(8), raw netlink. Nothing of the plugin."""
 
+import ctypes
 import json
 import os
 import socket
 import struct
 import subprocess
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -56,6 +58,12 @@ def addresses(name: str, netns: str = "") -> set[str]:
     }
 
 
+def qdisc(device: str, kind: str) -> Any:
+    """A queueing discipline of a device of the host as tc(8) sees it, or None."""
+    found = json.loads(run("tc", "-j", "-s", "qdisc", "show", "dev", device) or "[]")
+    return next((each for each in found if each["kind"] == kind), None)
+
+
 def routes(netns: str = "", family: str = "-4") -> dict[str, Any]:
     """Routes of the main table by destination."""
     return {each["dst"]: each for each in ip(family, "route", netns=netns)}
@@ -69,11 +77,59 @@ def pings(address: str, netns: str = "", *, source: str = "") -> bool:
     return subprocess.run([*prefix, *command], capture_output=True).returncode == 0
 
 
-def wait_for(condition: Callable[[], Any], what: str) -> Any:
+def socket_in(netns: str, family: int = socket.AF_INET) -> socket.socket:
+    """A TCP socket of a named namespace, for this process; of the current one without a name."""
+    made: list[socket.socket] = []
+
+    def enter_and_make() -> None:
+        descriptor = os.open(f"/run/netns/{netns}", os.O_RDONLY)
+        try:
+            if ctypes.CDLL(None).setns(descriptor, 0) == 0:
+                made.append(socket.socket(family, socket.SOCK_STREAM))
+        finally:
+            os.close(descriptor)
+
+    if netns:
+        thread = threading.Thread(target=enter_and_make)
+        thread.start()
+        thread.join()
+        (found,) = made
+    else:
+        found = socket.socket(family, socket.SOCK_STREAM)
+    found.settimeout(DEADLINE)
+    return found
+
+
+def connects(client: str, address: str, port: int, server: str, server_port: int = 0) -> str:
+    """Send a line over TCP from one namespace to a server in another; the client as it saw it.
+
+    `address` and `port` are where the client connects to; the server listens on all addresses, on
+    the same port or on its own. Empty where it cannot connect.
+    """
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    with socket_in(server, family) as listener, socket_in(client, family) as connection:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(("::" if family == socket.AF_INET6 else "0.0.0.0", server_port or port))
+        listener.listen()
+        connection.settimeout(2)
+        try:
+            connection.connect((address, port))
+        except OSError:
+            return ""
+        accepted, peer = listener.accept()
+        with accepted:
+            connection.sendall(b"there\n")
+            assert accepted.recv(6) == b"there\n"
+            accepted.sendall(b"and back\n")
+            assert connection.recv(9) == b"and back\n"
+        return str(peer[0])
+
+
+def wait_for(condition: Callable[[], Any], what: str, seconds: float = DEADLINE) -> Any:
     """Wait until the condition holds; fail at the deadline."""
-    deadline = time.monotonic() + DEADLINE
+    deadline = time.monotonic() + seconds
     while not (value := condition()):
-        assert time.monotonic() < deadline, f"not within {DEADLINE} s: {what}"
+        assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
         os.sched_yield()
     return value
 

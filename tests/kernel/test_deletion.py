@@ -14,7 +14,7 @@ from cni_netkit.kernel.deletion import Deletions
 from cni_netkit.kernel.errors import KernelError
 from cni_netkit.kernel.model import Link
 from cni_netkit.kernel.namespace import Namespace
-from cni_netkit.kernel.netlink import Ask, NetlinkSocket
+from cni_netkit.kernel.netlink import Ask, NetlinkSocket, opened
 from cni_netkit.kernel.uapi import NETLINK_ROUTE, RTM_DELLINK
 from tests.kernel import judge
 from tests.kernel.conftest import Node
@@ -74,7 +74,7 @@ class Crowd:
 
     def _call(self, device: Link) -> None:
         host = Namespace.current()
-        sock = NetlinkSocket(host.netns, NETLINK_ROUTE)
+        sock = opened(host.netns, NETLINK_ROUTE)
         try:
             self.deletions.delete(sock, device)
         finally:

@@ -13,11 +13,19 @@ from cni_netkit.steps.base import Outcome, Step, World
 from tests.kernel import judge
 from tests.kernel.conftest import JSON, Conf, Node
 
+LIMITS = {
+    "ingressRate": 1_000_000,
+    "ingressBurst": 4294967295,
+    "egressRate": 1_000_000,
+    "egressBurst": 4294967295,
+}
+
 KINDS: dict[str, Callable[[str], JSON]] = {
     "l3 pair": lambda nic: {},
     "l2 pair": lambda nic: {"mode": "l2"},
     "pair without addresses": lambda nic: {"ipam": None},
     "masqueraded pair": lambda nic: {"ipMasq": True},
+    "pair with limits": lambda nic: {"runtimeConfig": {"bandwidth": LIMITS}, "ipMasq": True},
     "pair with leases": lambda nic: {"lease": {"device": nic, "count": 2}, "ipMasq": True},
     "single": lambda nic: {"pairing": "single", "ipam": None},
     "single with leases": lambda nic: {"pairing": "single", "lease": {"device": nic, "count": 2}},
@@ -112,6 +120,17 @@ def test_interface_name_that_is_taken(node: Node, conf: Conf) -> None:
     assert error["code"] == 103
     assert "eth0 in the container" in error["msg"]
     assert judge.world(c) == before
+
+
+def test_device_of_another_does_not_become_ours(node: Node, conf: Conf) -> None:
+    """A single device's name is taken in the container: no mark on what is there, nor does DEL take it."""
+    c = node.container()
+    judge.run("ip", "-n", c, "link", "add", "eth0", "type", "dummy")
+    configuration = conf(pairing="single", ipam=None)
+    assert node.call("ADD", configuration, c).error["code"] == 103
+    assert "ifalias" not in judge.link("eth0", c)
+    assert node.call("DEL", configuration, c).ok
+    assert judge.link("eth0", c) is not None
 
 
 def test_attachment_that_exists(node: Node, conf: Conf) -> None:

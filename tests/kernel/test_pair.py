@@ -52,6 +52,17 @@ def test_result_describes_what_the_kernel_has(
     assert judge.netkit("eth0", c)["mode"] == mode
 
 
+@MODES
+def test_host_end_speaks_no_ipv6_where_the_container_has_no_address_of_it(
+    node: Node, conf: Conf, mode: str
+) -> None:
+    """A link-local address would open the host's services to the container, past every policy."""
+    result = node.add(conf(mode=mode), node.container())
+    (host,) = judge.ip("addr", "show", "dev", result["interfaces"][0]["name"])
+    assert "UP" in host["flags"]
+    assert [each["local"] for each in host["addr_info"]] == ["10.1.0.1"]
+
+
 def test_del_leaves_nothing(node: Node, conf: Conf, dual_stack: JSON) -> None:
     """Links, addresses, routes, rules, files and records are as before, and DEL can be repeated."""
     c = node.container()

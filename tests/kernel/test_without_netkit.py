@@ -11,7 +11,7 @@ import pytest
 from cni_netkit import plan as plans
 from tests.kernel import judge
 from tests.kernel.conftest import JSON, Conf, Node
-from tests.kernel.test_faults import fail_in, steps_of
+from tests.kernel.test_faults import LIMITS, fail_in, steps_of
 
 pytestmark = pytest.mark.without_netkit
 
@@ -66,6 +66,19 @@ def test_veth_takes_its_place(node: Node, conf: Conf, dual_stack: JSON, mode: st
     assert judge.world(one, two) == before
 
 
+def test_host_end_speaks_ipv6_only_where_the_container_does(
+    node: Node, conf: Conf, dual_stack: JSON
+) -> None:
+    """With an IPv4 address alone there is not even a link-local one."""
+    families = []
+    for ipam in ({}, {"ipam": dual_stack}):
+        result = node.add(conf(fallback="veth", **ipam), node.container())
+        (host,) = judge.ip("addr", "show", "dev", result["interfaces"][0]["name"])
+        assert "UP" in host["flags"]
+        families.append({each["family"] for each in host["addr_info"]})
+    assert families == [{"inet"}, {"inet", "inet6"}]
+
+
 def test_the_log_warns(node: Node, conf: Conf, capsys: pytest.CaptureFixture[str]) -> None:
     """The fallback is not silent."""
     node.add(conf(fallback="veth"), node.container())
@@ -79,7 +92,8 @@ def test_failure_at_every_step_leaves_nothing(
 ) -> None:
     """As for netkit pairs."""
     c = node.container()
-    configuration = conf(ipam=dual_stack, fallback="veth", ipMasq=True)
+    limits = {"runtimeConfig": {"bandwidth": LIMITS}}
+    configuration = conf(ipam=dual_stack, fallback="veth", ipMasq=True, **limits)
     before = judge.world(c)
     names = steps_of(node, configuration, c)
     assert judge.world(c) == before

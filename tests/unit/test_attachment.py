@@ -21,8 +21,9 @@ def test_host_device(attachment: Attachment) -> None:
 
 
 def test_host_device_never_changes() -> None:
-    """The name is a hash that a later version must find again."""
+    """The name is a hash that a later version must find again; the ifb device has the same digits."""
     assert PLAIN.host_device == "nk26026bd18b7"
+    assert PLAIN.ifb_device == "nb26026bd18b7"
 
 
 @pytest.mark.parametrize(

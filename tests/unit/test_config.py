@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from cni_netkit.spec.config import NetConf, believe
+from cni_netkit.spec.config import Lease, NetConf, believe
 from tests.unit.given import conf, refused
 
 LEASE = {"device": "eth0"}
@@ -260,13 +260,13 @@ def test_keys_of_others() -> None:
     "runtime",
     [
         {"portMappings": [{"hostPort": 80}]},
-        {"bandwidth": {"ingressRate": 1}},
+        {"infinibandGUID": "c2:11:22:33:44:55:66:77"},
         {"cgroupPath": "/x"},
         {"aliases": {"net": ["a"]}},
         {"io.kubernetes.cri.pod-annotations": {"a": "b"}},
         {"CNIDeviceInfoFile": "/x"},
         {"mac": ""},
-        {"mac": None, "ips": None, "ipRanges": None, "dns": None, "deviceID": None},
+        {"mac": None, "ips": None, "ipRanges": None, "dns": None, "bandwidth": None},
         {"ips": [], "ipRanges": [], "deviceID": ""},
     ],
 )
@@ -363,10 +363,47 @@ def test_lease_defaults() -> None:
     assert (lease.count, lease.queues, lease.workload) == (1, None, None)
 
 
-def test_lease_needs_a_device() -> None:
-    """A lease without a device is error 7."""
-    with refused(7, "lease.device"):
-        believe(conf(lease={"count": 1}))
+def test_lease_without_a_device() -> None:
+    """The runtime may name the NIC, later than STATUS and GC."""
+    assert believe(conf(lease={"count": 1})).lease == Lease()
+
+
+@pytest.mark.parametrize(
+    ("more", "expected"),
+    [
+        ({}, ""),
+        ({"runtimeConfig": {"deviceID": "0000:03:00.0"}}, "0000:03:00.0"),
+        ({"deviceID": "0000:03:00.0", "pciBusID": "0000:03:00.0"}, "0000:03:00.0"),
+        ({"pciBusID": "0000:03:00.0"}, "0000:03:00.0"),
+        ({"deviceID": "", "pciBusID": ""}, ""),
+        ({"deviceID": "a", "pciBusID": "b", "runtimeConfig": {"deviceID": "c"}}, "a"),
+        ({"pciBusID": "b", "runtimeConfig": {"deviceID": "c"}}, "b"),
+        ({"runtimeConfig": {"CNIDeviceInfoFile": "/var/run/a"}}, ""),
+    ],
+    ids=str,
+)
+def test_the_runtime_names_a_nic(more: dict[str, Any], expected: str) -> None:
+    """As Multus writes it into the configuration, else as a capability, which a pod may ask for."""
+    assert believe(conf(**more)).nic_id == expected
+
+
+@pytest.mark.parametrize("key", ["deviceID", "pciBusID"])
+@pytest.mark.parametrize("value", ["../../x", "a/b", ".", "a b", "-a"])
+def test_a_device_id_is_no_path(key: str, value: str) -> None:
+    """It is looked up under /sys/bus, and must not lead elsewhere."""
+    with refused(7, key, value):
+        believe(conf(**{key: value}))
+    with refused(7, "runtimeConfig.deviceID", value):
+        believe(conf(runtimeConfig={"deviceID": value}))
+
+
+def test_keys_of_a_bridge() -> None:
+    """Who writes "netkit" where "bridge" stood is told what to do with the rest."""
+    with refused(2, "isDefaultGateway, hairpinMode", "isDefaultGateway: True", "ipam.routes"):
+        believe(conf(isDefaultGateway=True, hairpinMode=True))
+    with refused(2, "surprise") as error:
+        believe(conf(surprise=1))
+    assert "bridge" not in error.details
 
 
 @pytest.mark.parametrize("count", [1, 1023])

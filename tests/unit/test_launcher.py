@@ -4,6 +4,7 @@ What the launcher does to its peer does not depend on time: it connects, reads s
 its end, sends, receives. So the test plays the peer in line, after the launcher was started.
 """
 
+import fcntl
 import json
 import os
 import select
@@ -25,6 +26,7 @@ import pytest
 from cni_netkit import __version__
 from cni_netkit.agent import wire
 from cni_netkit.agent.wire import WireError, WireRequest
+from cni_netkit.kernel.uapi import SIOCGSKNS
 
 SOURCE = Path(__file__).parents[2] / "cni_netkit" / "agent" / "launcher" / "netkit.c"
 WARNINGS = ("-std=c11", "-Wall", "-Wextra", "-Werror", "-Wconversion", "-Wshadow")
@@ -104,8 +106,8 @@ class Run:
 
     def received(self, connection: socket.socket) -> WireRequest:
         request = wire.receive_request(connection, soon())
-        if request.netns is not None:
-            os.close(request.netns)
+        for descriptor in request.descriptors:
+            os.close(descriptor)
         return request
 
     def ended(self) -> tuple[int, bytes]:
@@ -248,9 +250,40 @@ def test_namespace_arrives_as_a_descriptor(run: Run, patient: Path) -> None:
             assert os.path.samestat(found, os.stat("/proc/self/ns/net"))
             assert stat.S_ISREG(found.st_mode)
         finally:
-            os.close(request.netns)
+            for descriptor in request.descriptors:
+                os.close(descriptor)
         wire.send_answer(connection, 0, b"", soon())
     assert run.ended() == (0, b"")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="entering a network namespace needs root")
+def test_route_socket_of_the_namespace_arrives_with_it(run: Run, patient: Path) -> None:
+    """Of that namespace, not of the launcher's: SIOCGSKNS tells."""
+    here = os.stat("/proc/self/ns/net")
+    holder = subprocess.Popen(["unshare", "--net", "cat"], stdin=subprocess.PIPE)
+    path = f"/proc/{holder.pid}/ns/net"
+    try:
+        until = soon()
+        while os.path.samestat(os.stat(path), here):
+            assert time.monotonic() < until
+            os.sched_yield()
+        run.listen()
+        run.start(patient, CNI_NETNS=path)
+        with run.accept() as connection:
+            request = wire.receive_request(connection, soon())
+            assert request.route is not None
+            assert not os.get_inheritable(request.route)
+            with socket.socket(fileno=request.route) as route:
+                assert (route.family, route.proto) == (socket.AF_NETLINK, socket.NETLINK_ROUTE)
+                lives_in = fcntl.ioctl(route, SIOCGSKNS)
+                assert os.path.samestat(os.fstat(lives_in), os.stat(path))
+            for descriptor in (lives_in, request.netns):
+                assert descriptor is not None
+                os.close(descriptor)
+            wire.send_answer(connection, 0, b"", soon())
+        assert run.ended() == (0, b"")
+    finally:
+        holder.communicate()
 
 
 def test_right_one_of_two_files_arrives(run: Run, patient: Path) -> None:
@@ -285,7 +318,7 @@ def test_namespace_arrives_once_however_many_pieces_the_request_has(
             os.close(each)
         wire.send_answer(connection, 0, b"", soon())
     assert run.ended() == (0, b"")
-    assert len(descriptors) == 1
+    assert len(descriptors) == (1 if os.geteuid() else 2)
 
 
 @pytest.mark.parametrize(
@@ -714,7 +747,11 @@ def test_error_is_json_however_long_its_texts_are(run: Run, patient: Path) -> No
 
 @pytest.mark.parametrize(
     "compiler",
-    [each for each in ("cc", "gcc", "clang", "aarch64-linux-gnu-gcc") if shutil.which(each)],
+    [
+        each
+        for each in ("cc", "gcc", "musl-gcc", "clang", "aarch64-linux-gnu-gcc")
+        if shutil.which(each)
+    ],
 )
 def test_it_is_compiled_static_and_without_a_warning(tmp_path: Path, compiler: str) -> None:
     executable = build(tmp_path, "-O2", "-static", compiler=compiler)

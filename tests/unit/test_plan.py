@@ -9,9 +9,18 @@ import pytest
 from cni_netkit.attachment import Attachment
 from cni_netkit.facts import Facts, Nic, needed
 from cni_netkit.kernel.model import Link, Queue
-from cni_netkit.plan import Plan, check_prerequisites, decide, from_record, steps, to_record
+from cni_netkit.plan import (
+    Plan,
+    check_prerequisites,
+    decide,
+    from_record,
+    steps,
+    to_record,
+    without_record,
+)
 from cni_netkit.spec.config import NetConf, believe
 from cni_netkit.steps.address import ContainerAddresses
+from cni_netkit.steps.bandwidth import Bandwidth
 from cni_netkit.steps.device import Device
 from cni_netkit.steps.lease import Leases
 from cni_netkit.steps.masquerade import Masquerade
@@ -29,6 +38,9 @@ IPAM: dict[str, Any] = {"ipam": {"type": "host-local"}}
 LEASE: dict[str, Any] = {"lease": {"device": "eth0"}}
 SINGLE: dict[str, Any] = {"pairing": "single"}
 VETH: dict[str, Any] = {"fallback": "veth"}
+LIMITS: dict[str, Any] = {
+    "runtimeConfig": {"bandwidth": {"ingressRate": 8000, "ingressBurst": 4294967295}}
+}
 
 
 def believed(**more: Any) -> NetConf:
@@ -66,6 +78,12 @@ CONFIGURATIONS: list[tuple[dict[str, Any], list[str]]] = [
     (
         {**LEASE, **IPAM, "ipMasq": True},
         ["reservation", "device", "container-addresses", "host-routes", "leases", "masquerade"],
+    ),
+    (LIMITS, ["device", "bandwidth"]),
+    ({**LIMITS, **LEASE}, ["device", "bandwidth", "leases"]),
+    (
+        {**LIMITS, **IPAM, **VETH},
+        ["reservation", "device", "container-addresses", "host-routes", "bandwidth"],
     ),
 ]
 
@@ -248,6 +266,20 @@ def test_pool_larger_than_the_nic(queues: object, missing: str) -> None:
         plan_of(lease={"device": "eth0", "queues": queues})
 
 
+def test_nobody_names_the_nic() -> None:
+    """ADD is told both ways to name it; before, when only the runtime will know, it is no fault."""
+    nobody = replace(FACTS, nic=None)
+    with refused(7, "no NIC is named", "lease.device", "deviceID"):
+        plan_of(nobody, lease={"count": 1})
+    assert check_prerequisites(believed(lease={"count": 1}), nobody) == "netkit"
+
+
+def test_the_runtime_named_the_nic() -> None:
+    """Leases come from the NIC that was found."""
+    found = replace(FACTS, nic=replace(NIC, link=replace(NIC.link, name="ens3")))
+    assert leases_of(plan_of(found, lease={"count": 1}, deviceID="0000:03:00.0")).nic == "ens3"
+
+
 def test_nic_of_no_interest() -> None:
     """Without a lease the NIC is not looked at."""
     assert check_prerequisites(believed(), replace(FACTS, nic=None)) == "netkit"
@@ -257,3 +289,27 @@ def test_steps_without_facts() -> None:
     """DEL without a record has the steps of the configuration, by names alone."""
     names = [step.name for step in steps(ATTACHMENT, believed(**LEASE, **IPAM), "netkit", mtu=0)]
     assert names == ["reservation", "device", "container-addresses", "host-routes", "leases"]
+
+
+def test_bandwidth_is_shaped_between_host_end_and_ifb() -> None:
+    """Names that follow from the attachment, the device's MTU, and what was asked for."""
+    *_, shaped = plan_of(**LIMITS)
+    assert shaped == Bandwidth(
+        device=ATTACHMENT.host_device,
+        ifb=ATTACHMENT.ifb_device,
+        alias=ATTACHMENT.alias,
+        mtu=1400,
+        ingress_rate=8000,
+        ingress_burst=4294967295,
+        egress_rate=0,
+        egress_burst=0,
+    )
+
+
+@pytest.mark.parametrize("more", [{}, LIMITS, SINGLE, {**IPAM, "ipMasq": True}], ids=str)
+def test_without_record_there_may_be_limits(more: dict[str, Any]) -> None:
+    """DEL and GC do not know what the runtime asked for then: the ifb device is looked for once."""
+    plan = without_record(ATTACHMENT, believed(**more))
+    (shaped,) = [step for step in plan if isinstance(step, Bandwidth)]
+    assert (shaped.ifb, shaped.alias) == (ATTACHMENT.ifb_device, ATTACHMENT.alias)
+    assert [step.name for step in plan].index("device") < plan.index(shaped)

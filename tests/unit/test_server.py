@@ -120,7 +120,7 @@ class Handler:
     ended: list[Mapping[str, str]] = field(default_factory=list)
 
     def __call__(
-        self, environment: Mapping[str, str], read: Callable[[], bytes], netns: int | None
+        self, environment: Mapping[str, str], read: Callable[[], bytes], *_descriptors: int | None
     ) -> verbs.Answer:
         self.begun.append(environment)
         assert self.go.wait(DEADLINE)
@@ -242,7 +242,7 @@ def test_fault_of_ours_costs_one_request(
 def test_namespace_is_passed_on_and_closed(
     agent: Agent, path: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """The handler finds it open; afterwards it is not, whatever happened."""
+    """The handler finds it and the socket open; afterwards neither is, whatever happened."""
 
     def opened() -> int:
         found = 0
@@ -253,10 +253,11 @@ def test_namespace_is_passed_on_and_closed(
 
     seen = []
 
-    def look(_environment: Any, _read: Any, netns: int) -> verbs.Answer:
-        seen.append(os.path.samestat(os.fstat(netns), tmp_path.stat()))
-        assert not os.get_inheritable(netns)
-        if len(seen) % 2:
+    def look(_environment: Any, _read: Any, netns: int, route: int) -> verbs.Answer:
+        for each in (netns, route):
+            seen.append(os.path.samestat(os.fstat(each), tmp_path.stat()))
+            assert not os.get_inheritable(each)
+        if len(seen) % 4:
             raise ValueError
         return verbs.Answer(0)
 
@@ -264,7 +265,7 @@ def test_namespace_is_passed_on_and_closed(
     descriptor = os.open(tmp_path, os.O_RDONLY)
     try:
         for number in range(10):
-            request = WireRequest({}, b"", descriptor)
+            request = WireRequest({}, b"", descriptor, descriptor)
             if number % 2:
                 assert ask(path, request).status == 0
             else:
@@ -276,7 +277,7 @@ def test_namespace_is_passed_on_and_closed(
         wait_for(lambda: opened() == 1, "all but ours are closed")
     finally:
         os.close(descriptor)
-    assert seen == [True] * 10
+    assert seen == [True] * 20
 
 
 @pytest.mark.parametrize("asked", [0, 1])
@@ -365,23 +366,30 @@ def test_accepting_goes_on_whatever_fails(
 
 
 def test_accepting_goes_on_where_no_thread_can_be_started(
-    agent: Agent, path: str, monkeypatch: pytest.MonkeyPatch
+    agent: Agent, path: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The request is done by the next worker that there is."""
-    tried = threading.Event()
+    """The requests are done by the worker that there is, one after the other."""
 
     def fail(*_arguments: Any) -> None:
-        tried.set()
         raise RuntimeError("can't start new thread")
 
-    with ExitStack() as stack:
-        with monkeypatch.context() as patch:
-            patch.setattr(ThreadPoolExecutor, "_adjust_thread_count", fail)
-            first = stack.enter_context(connect(path))
-            wire.send_request(first, VERSION, soon())
-            assert tried.wait(DEADLINE)
-        assert ask(path).status == 0
-        assert wire.receive_answer(first, soon()).status == 0
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", fail)
+        assert [ask(path).status for _ in range(3)] == [0, 0, 0]
+    assert "no worker can be started" in capsys.readouterr().err
+    assert ask(path).status == 0
+
+
+def test_agent_that_can_start_no_thread_says_so(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would listen and never answer."""
+
+    def fail(*_arguments: Any) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with server.listen(path) as listener:
+        monkeypatch.setattr(threading.Thread, "start", fail)
+        with pytest.raises(AgentError, match="not even one thread"):
+            Agent(listener).serve()
 
 
 # Stopping.

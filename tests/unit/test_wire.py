@@ -105,6 +105,23 @@ def test_descriptor_arrives_closed_on_exec_and_is_the_same_file(pair: Pair) -> N
             os.close(netns)
 
 
+def test_two_descriptors_arrive_in_their_order(pair: Pair, file: Path) -> None:
+    with open("/proc/self/ns/net", "rb") as namespace, file.open() as route:
+        sent = WireRequest({}, b"{}", namespace.fileno(), route.fileno())
+        wire.send_request(pair[0], sent, soon())
+        request = wire.receive_request(pair[1], soon())
+        try:
+            assert request.netns is not None
+            assert request.route is not None
+            assert os.path.sameopenfile(request.netns, namespace.fileno())
+            assert os.path.sameopenfile(request.route, route.fileno())
+            assert not os.get_inheritable(request.route)
+        finally:
+            for descriptor in request.descriptors:
+                os.close(descriptor)
+    assert how_often_open(file) == 0
+
+
 def test_frame_may_come_byte_by_byte(pair: Pair, file: Path) -> None:
     frame = header(descriptors=1, environment=4, stdin=3) + b"A=b\0{ }"
     send_with(pair[0], frame[:1], file)
@@ -129,7 +146,8 @@ def test_descriptor_that_comes_later_is_dropped(pair: Pair, file: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("announced", "sent"), [(0, 1), (0, 2), (1, 2), (1, 3), (1, 20), (2, 1), (2, 2), (2, 20)]
+    ("announced", "sent"),
+    [(0, 1), (0, 2), (1, 2), (1, 3), (1, 20), (2, 1), (2, 3), (3, 2), (3, 3), (2, 20)],
 )
 def test_other_number_of_descriptors_is_refused_and_none_stays_open(
     pair: Pair, file: Path, announced: int, sent: int

@@ -12,6 +12,7 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <poll.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdint.h>
@@ -33,6 +34,11 @@
 #define NEWEST "1.1.0"
 #define SOCKET "/run/cni-netkit/agent.sock"
 #define PYTHON "netkit-python"
+
+/* linux/netlink.h, which not every C library's compiler finds. */
+#ifndef NETLINK_ROUTE
+#define NETLINK_ROUTE 0
+#endif
 
 /*
  * Deadlines in milliseconds. All together they stay below the two minutes that a kubelet grants its
@@ -328,12 +334,36 @@ static uint32_t get(const unsigned char *from, int bytes)
     return value;
 }
 
-/* Send header, environment and input, and with the first byte the container's namespace. */
+/*
+ * Open the container's namespace, and an rtnetlink socket in it: this process may stay there, while
+ * the agent would have to start a thread for it. Whatever cannot be opened the agent does without,
+ * or says what is missing. Returns how many descriptors there are; error is why there is none.
+ */
+static int open_namespace(int descriptors[2], int *error)
+{
+    const char *path = getenv("CNI_NETNS");
+
+    *error = 0;
+    if (path == NULL || *path == '\0')
+        return 0;
+    /* Not to wait for ever if it should be a named pipe. What it is, the agent finds out. */
+    descriptors[0] = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+    if (descriptors[0] < 0) {
+        *error = errno;
+        return 0;
+    }
+    if (setns(descriptors[0], CLONE_NEWNET) != 0)
+        return 1;
+    descriptors[1] = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE);
+    return descriptors[1] < 0 ? 1 : 2;
+}
+
+/* Send header, environment and input, and with the first byte what open_namespace() opens. */
 static void send_request(int agent)
 {
     union {
         struct cmsghdr header;
-        char space[CMSG_SPACE(sizeof(int))];
+        char space[CMSG_SPACE(2 * sizeof(int))];
     } control = {.space = {0}};
     unsigned char header[REQUEST_HEADER] = "NKRQ";
     struct iovec parts[] = {
@@ -341,32 +371,27 @@ static void send_request(int agent)
     struct iovec *part = parts, *end = parts + 3;
     struct msghdr message = {.msg_iov = parts, .msg_iovlen = 3};
     int64_t deadline = now() + SEND_MS;
-    const char *path = getenv("CNI_NETNS");
-    int netns = -1, netns_error = 0;
+    int descriptors[2], error, count = open_namespace(descriptors, &error);
 
-    if (path != NULL && *path != '\0') {
-        /* Not to wait for ever if it should be a named pipe. What it is, the agent finds out. */
-        netns = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
-        netns_error = netns < 0 ? errno : 0;
-    }
-    if (netns >= 0) {
+    if (count > 0) {
+        /* Constants, since C libraries differ in the type that these have. */
         message.msg_control = control.space;
-        message.msg_controllen = sizeof control.space;
+        message.msg_controllen = count == 1 ? CMSG_SPACE(sizeof(int)) : CMSG_SPACE(2 * sizeof(int));
         control.header.cmsg_level = SOL_SOCKET;
         control.header.cmsg_type = SCM_RIGHTS;
-        control.header.cmsg_len = CMSG_LEN(sizeof netns);
-        memcpy(CMSG_DATA(&control.header), &netns, sizeof netns);
+        control.header.cmsg_len = count == 1 ? CMSG_LEN(sizeof(int)) : CMSG_LEN(2 * sizeof(int));
+        memcpy(CMSG_DATA(&control.header), descriptors, (size_t)count * sizeof(int));
     }
     unsigned char *to = put(header + 4, PROTOCOL, 2);
-    to = put(to, netns >= 0, 2);
-    to = put(to, (uint32_t)netns_error, 4);
+    to = put(to, (uint32_t)count, 2);
+    to = put(to, (uint32_t)error, 4);
     to = put(to, (uint32_t)environment_length, 4);
     put(to, (uint32_t)input_length, 4);
 
     while (part < end) {
         ssize_t sent = sendmsg(agent, &message, MSG_DONTWAIT | MSG_NOSIGNAL);
         if (sent < 0) {
-            int error = errno == EAGAIN ? await(agent, POLLOUT, deadline) : errno;
+            error = errno == EAGAIN ? await(agent, POLLOUT, deadline) : errno;
             if (error == 0 || error == EINTR)
                 continue;
             if (error == EPIPE || error == ECONNRESET)

@@ -1,0 +1,266 @@
+"""The DaemonSet's pod through containerd: it installs, answers, and needs every privilege it has."""
+
+import json
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import grpc
+import pytest
+
+from tests.kernel import judge
+from tests.kernel.conftest import DUAL_STACK, Node
+from tests.kernel.test_cnitool import with_nic
+from tests.kubernetes import containerd, kubelet
+from tests.kubernetes.conftest import INSTALLED, JSON, ROOT, Pod, daemon
+
+CONFLIST = Path("/etc/cni/net.d/10-netkit.conflist")
+EXAMPLES = sorted((ROOT / "conf").glob("*.conflist"))
+
+
+@pytest.fixture
+def pod(runtime: containerd.Containerd, manifest: list[JSON], tmp_path: Path) -> Iterator[Pod]:
+    """The pod with everything in it running."""
+    with daemon(runtime, manifest, tmp_path) as made:
+        assert made.install() == ""
+        made.start()
+        yield made
+
+
+def test_it_makes_the_node_ready(
+    runtime: containerd.Containerd, manifest: list[JSON], tmp_path: Path
+) -> None:
+    """Without it the network is not ready; with it a pod gets its address, and a port of the node."""
+    CONFLIST.unlink(missing_ok=True)
+    judge.wait_for(lambda: not runtime.conditions()["NetworkReady"].status, "it is not ready", 30)
+    with daemon(runtime, manifest, tmp_path) as made:
+        assert made.install() == ""
+        assert json.loads(CONFLIST.read_text())["name"] == "pods"
+        made.start()
+        judge.wait_for(lambda: runtime.conditions()["NetworkReady"].status, "it is ready", 30)
+        web = runtime.run_pod(kubelet.sandbox("web", ports={8080: 80}))
+        address = runtime.address(web)
+        assert address.startswith("10.244.0.")
+        assert judge.pings(address)
+        (host_end,) = [
+            each
+            for each in judge.ip("link")
+            if each.get("ifalias", "").startswith("cni-netkit pods ")
+        ]
+        assert host_end["linkinfo"]["info_kind"] == "netkit"
+        assert "dport 8080" in judge.run("nft", "list", "ruleset")
+        runtime.remove_pod(web)
+        assert "cni-netkit pods" not in judge.run("ip", "link")
+        assert "dport 8080" not in judge.run("nft", "list", "ruleset")
+
+
+@pytest.mark.parametrize("kind", ["startup", "readiness", "liveness"])
+def test_probes_follow_the_agent(pod: Pod, kind: str) -> None:
+    """They succeed while the agent answers, and fail when it does not."""
+    status, output = pod.probe(kind)
+    assert status == 0
+    assert "1.1.0" in json.loads(output)["supportedVersions"]
+    Path("/run/cni-netkit/agent.sock").rename("/run/cni-netkit/elsewhere")
+    status, output = pod.probe(kind)
+    assert status != 0
+    assert json.loads(output)["code"] == 11
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
+def test_every_example_works(pod: Pod, node: Node, example: Path) -> None:
+    """STATUS, ADD, CHECK, DEL, again ADD, GC: with exactly these privileges."""
+    conflist = with_nic(node, json.loads(example.read_text()))
+    container = node.container()
+    before = judge.world(container)
+
+    def add() -> list[tuple[JSON, JSON]]:
+        done: list[tuple[JSON, JSON]] = []
+        for plugin in conflist["plugins"]:
+            conf = {"cniVersion": "1.1.0", "name": conflist["name"], **plugin}
+            if done:
+                conf["prevResult"] = done[-1][1]
+            done.append((conf, node.add(conf, container)))
+        return done
+
+    added = add()
+    for conf, _ in added:
+        plain = {key: value for key, value in conf.items() if key != "prevResult"}
+        assert node.call("STATUS", plain).ok
+        assert node.check(plain, container, added[-1][1]).ok
+    for conf, _ in reversed(added):
+        assert node.call("DEL", conf, container).ok
+    assert judge.world(container) == before
+    for conf, _ in reversed(add()):
+        assert node.call("GC", {**conf, "cni.dev/valid-attachments": []}).ok
+    assert judge.world(container) == before
+
+
+def test_it_stops_when_asked_to(pod: Pod) -> None:
+    """SIGTERM ends it, without being killed, and the socket is gone."""
+    pod.runtime.stop(pod.agent, pod.spec["terminationGracePeriodSeconds"])
+    # 137 would be SIGKILL, when the time is up.
+    assert pod.runtime.state(pod.agent).exit_code == 0
+    assert not Path("/run/cni-netkit/agent.sock").exists()
+
+
+def test_it_leaves_others_configuration_alone(
+    runtime: containerd.Containerd, manifest: list[JSON], tmp_path: Path
+) -> None:
+    """A file of that name without our plugin is not replaced, and the pod's log says so."""
+    CONFLIST.write_text('{"cniVersion": "1.0.0", "name": "x", "plugins": [{"type": "ptp"}]}')
+    try:
+        with daemon(runtime, manifest, tmp_path) as made:
+            told = made.install()
+        assert "/etc/cni/net.d/10-netkit.conflist on this node" in told
+        assert '"ptp"' in CONFLIST.read_text()
+    finally:
+        CONFLIST.unlink()
+
+
+def test_it_names_a_plugin_that_is_missing(
+    runtime: containerd.Containerd, manifest: list[JSON], tmp_path: Path
+) -> None:
+    """Rather than every pod's start, the init container fails."""
+    portmap = Path("/opt/cni/bin/portmap")
+    CONFLIST.unlink(missing_ok=True)
+    portmap.rename("/opt/cni/portmap")
+    try:
+        with daemon(runtime, manifest, tmp_path) as made:
+            told = made.install()
+        assert "names the plugin portmap" in told
+        assert not CONFLIST.exists()
+    finally:
+        Path("/opt/cni/portmap").rename(portmap)
+
+
+# --- Nothing that could be left out ---------------------------------------------------------------
+
+
+def without_capability(name: str) -> Callable[[JSON], None]:
+    def change(pod: JSON) -> None:
+        pod["containers"][0]["securityContext"]["capabilities"]["add"].remove(name)
+
+    return change
+
+
+def without_volume(name: str) -> Callable[[JSON], None]:
+    def change(pod: JSON) -> None:
+        mounts = pod["containers"][0]["volumeMounts"]
+        mounts[:] = [each for each in mounts if each["name"] != name]
+
+    return change
+
+
+def with_command(*command: str) -> Callable[[JSON], None]:
+    def change(pod: JSON) -> None:
+        pod["containers"][0]["command"] = list(command)
+
+    return change
+
+
+AGENT = ("/bin/sh", "-c", "exec /opt/cni-netkit/bin/cni-netkit agent")
+PLAIN = {"cniVersion": "1.1.0", "name": "net", "type": "netkit"}
+SINGLE = {**PLAIN, "pairing": "single"}
+
+
+def fails_to_add(node: Node, conf: JSON) -> JSON:
+    return node.call("ADD", conf, node.container()).error
+
+
+@pytest.mark.parametrize(
+    ("change", "conf", "expected"),
+    [
+        (without_capability("NET_ADMIN"), {**PLAIN, "ipam": DUAL_STACK}, "EPERM"),
+        (with_command(*AGENT), {**PLAIN, "ipam": DUAL_STACK}, "/proc/sys/net/ipv"),
+        (without_volume("state"), {**PLAIN, "ipam": DUAL_STACK}, "/var/lib: Read-only"),
+    ],
+    ids=["NET_ADMIN", "remount", "state"],
+)
+def test_an_add_fails_without(
+    runtime: containerd.Containerd,
+    manifest: list[JSON],
+    tmp_path: Path,
+    node: Node,
+    change: Callable[[JSON], None],
+    conf: JSON,
+    expected: str,
+) -> None:
+    """Each of them is needed for the ordinary dual-stack pod, and the error says what for."""
+    judge.run("sysctl", "-qw", "net.ipv4.ip_forward=0", "net.ipv6.conf.all.forwarding=0")
+    with daemon(runtime, manifest, tmp_path, change) as made:
+        assert made.install() == ""
+        made.start()
+        error = fails_to_add(node, conf)
+    assert expected in json.dumps(error), error
+
+
+def test_it_does_not_start_without_sys_admin(
+    runtime: containerd.Containerd, manifest: list[JSON], tmp_path: Path, node: Node
+) -> None:
+    """The remount needs it; and without the remount, entering a container's namespace does."""
+
+    def change(pod: JSON) -> None:
+        without_capability("SYS_ADMIN")(pod)
+        with_command(*AGENT)(pod)
+
+    with daemon(runtime, manifest, tmp_path, without_capability("SYS_ADMIN")) as made:
+        assert made.install() == ""
+        with pytest.raises(AssertionError, match="permission denied"):
+            made.start()
+    with daemon(runtime, manifest, tmp_path, change) as made:
+        made.start()
+        error = fails_to_add(node, {**PLAIN, "ipam": DUAL_STACK})
+    assert "Operation not permitted" in json.dumps(error) or "EPERM" in json.dumps(error), error
+
+
+def test_what_a_killed_agent_left_is_found_through_the_netns_folder(
+    runtime: containerd.Containerd, manifest: list[JSON], tmp_path: Path, node: Node
+) -> None:
+    """An ADD that was cut short has noted no more than where the container is.
+
+    A single device is nowhere but there. The record is made such as a kill leaves it.
+    """
+    left = {}
+    for name, change in (("with", None), ("without", without_volume("netns"))):
+        container = node.container()
+        (tmp_path / name).mkdir()
+        with daemon(runtime, manifest, tmp_path / name) as made:
+            assert made.install() == ""
+            made.start()
+            node.add(SINGLE, container)
+        (path,) = Path("/var/lib/cni/netkit/net").glob(f"container-{container}*")
+        cut_short = {**json.loads(path.read_text()), "outcome": {}, "complete": False}
+        path.write_text(json.dumps(cut_short))
+        with daemon(runtime, manifest, tmp_path / name, change) as made:
+            made.start()
+            left[name] = judge.link("eth0", container)
+        path.unlink(missing_ok=True)
+    assert left["with"] is None
+    assert left["without"] is not None
+
+
+def test_it_cannot_wait_for_the_network_that_it_makes(
+    runtime: containerd.Containerd, manifest: list[JSON], tmp_path: Path
+) -> None:
+    """So it is in the node's own, which containers are connected to: hostNetwork."""
+
+    def change(pod: JSON) -> None:
+        pod["hostNetwork"] = False
+
+    with daemon(runtime, manifest, tmp_path) as made:
+        assert made.install() == ""
+    judge.wait_for(lambda: runtime.conditions()["NetworkReady"].status, "it is ready", 30)
+    with pytest.raises(grpc.RpcError) as refused, daemon(runtime, manifest, tmp_path, change):
+        pass
+    assert "no agent listens on" in str(refused.value)
+    # containerd 1.6 and 1.7 keep the sandbox and call DEL until it works: as soon as there is an agent.
+    with daemon(runtime, manifest, tmp_path) as made:
+        made.start()
+        runtime.remove_all(but=made.sandbox)
+
+
+@pytest.mark.usefixtures("pod")
+def test_the_launcher_on_the_node_is_static() -> None:
+    """The node needs no Python, and no library of ours."""
+    told = subprocess.run(["ldd", INSTALLED], capture_output=True, text=True)
+    assert "not a dynamic executable" in told.stderr + told.stdout

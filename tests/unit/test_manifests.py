@@ -1,0 +1,146 @@
+"""The Kubernetes manifests, against the schemas of Kubernetes and the fields that kind knows."""
+
+import copy
+import json
+import os
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import kubernetes_validate.utils as kubernetes_validate
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[2]
+KUBERNETES = ROOT / "conf" / "kubernetes"
+OLDEST = "1.30"
+"""The first with securityContext.appArmorProfile."""
+
+VERSIONS = [
+    each
+    for each in dict.fromkeys(kubernetes_validate.all_versions())
+    if tuple(map(int, each.split("."))) >= (1, 30)
+]
+KUBECTL = os.environ.get("CNI_NETKIT_KUBECTL") or shutil.which("kubectl")
+needs_kubectl = pytest.mark.skipif(not KUBECTL, reason="no kubectl, which has kustomize")
+
+JSON = dict[str, Any]
+
+
+def daemonset() -> JSON:
+    found: JSON = yaml.safe_load((KUBERNETES / "base" / "daemonset.yaml").read_text())
+    return found
+
+
+def render(folder: str) -> list[JSON]:
+    """What kustomize makes of a folder. It must have nothing to complain about, either."""
+    done = subprocess.run(
+        [str(KUBECTL), "kustomize", str(KUBERNETES / folder)], capture_output=True, text=True
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    return list(yaml.safe_load_all(done.stdout))
+
+
+def test_versions_go_back_to_the_oldest() -> None:
+    assert VERSIONS[0].startswith(OLDEST)
+    assert len(VERSIONS) > 5
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_the_daemonset_is_valid(version: str) -> None:
+    """Strictly: no field that this version of Kubernetes does not know."""
+    kubernetes_validate.validate(daemonset(), version, strict=True)
+
+
+def test_a_field_that_does_not_exist_is_refused() -> None:
+    """The validation above would notice."""
+    wrong = daemonset()
+    wrong["spec"]["template"]["spec"]["containers"][0]["securityContext"]["privilege"] = True
+    with pytest.raises(kubernetes_validate.ValidationError):
+        kubernetes_validate.validate(wrong, OLDEST, strict=True)
+
+
+@needs_kubectl
+@pytest.mark.parametrize("folder", ["base", "kind"])
+@pytest.mark.parametrize("version", [VERSIONS[0], VERSIONS[-1]])
+def test_what_kustomize_makes_is_valid(folder: str, version: str) -> None:
+    """A DaemonSet and its ConfigMap, in one namespace, the one naming the other."""
+    made = render(folder)
+    for each in made:
+        kubernetes_validate.validate(each, version, strict=True)
+    by_kind = {each["kind"]: each for each in made}
+    assert sorted(by_kind) == ["ConfigMap", "DaemonSet"]
+    assert {each["metadata"]["namespace"] for each in made} == {"kube-system"}
+    volumes = {
+        each["name"]: each for each in by_kind["DaemonSet"]["spec"]["template"]["spec"]["volumes"]
+    }
+    named = volumes["configuration"]["configMap"]["name"]
+    assert named == by_kind["ConfigMap"]["metadata"]["name"]
+
+
+@needs_kubectl
+def test_the_kind_overlay_changes_the_image_only() -> None:
+    """And when it is pulled, since no registry has it."""
+    base, kind = (
+        next(each for each in render(folder) if each["kind"] == "DaemonSet")
+        for folder in ("base", "kind")
+    )
+    expected = copy.deepcopy(base)
+    pod = expected["spec"]["template"]["spec"]
+    for container in pod["initContainers"] + pod["containers"]:
+        container |= {"image": "cni-netkit:kind", "imagePullPolicy": "Never"}
+    assert kind == expected
+
+
+@pytest.mark.parametrize("folder", ["base", "kind"])
+def test_kustomizations_name_files_that_exist(folder: str) -> None:
+    """For those without kubectl."""
+    kustomization = yaml.safe_load((KUBERNETES / folder / "kustomization.yaml").read_text())
+    files = [file for each in kustomization.get("configMapGenerator", []) for file in each["files"]]
+    for name in kustomization["resources"] + files:
+        assert (KUBERNETES / folder / name).exists(), name
+
+
+def test_volumes_and_mounts_belong_together() -> None:
+    """No mount without its volume, no volume that nobody mounts: the API server checks only one."""
+    pod = daemonset()["spec"]["template"]["spec"]
+    mounted = {
+        mount["name"]
+        for container in pod["initContainers"] + pod["containers"]
+        for mount in container["volumeMounts"]
+    }
+    assert mounted == {each["name"] for each in pod["volumes"]}
+
+
+def test_selector_and_labels_agree() -> None:
+    """The API server refuses a DaemonSet that would not find its own pods."""
+    spec = daemonset()["spec"]
+    assert spec["selector"]["matchLabels"].items() <= spec["template"]["metadata"]["labels"].items()
+
+
+# What kind's v1alpha4 has (kind's documentation, "Configuration"), as far as anybody needs it: kind has
+# no schema to check against. A field that is not here is either misspelt or to be added.
+KIND_CLUSTER = {"kind", "apiVersion", "name", "networking", "nodes", "featureGates", "runtimeConfig",
+                "kubeadmConfigPatches", "kubeadmConfigPatchesJSON6902", "containerdConfigPatches",
+                "containerdConfigPatchesJSON6902"}  # fmt: skip
+KIND_NETWORKING = {"ipFamily", "apiServerPort", "apiServerAddress", "podSubnet", "serviceSubnet",
+                   "disableDefaultCNI", "kubeProxyMode", "dnsSearch"}  # fmt: skip
+KIND_NODE = {"role", "image", "labels", "extraMounts", "extraPortMappings", "kubeadmConfigPatches",
+             "kubeadmConfigPatchesJSON6902"}  # fmt: skip
+
+
+def test_the_kind_cluster_has_fields_that_kind_knows() -> None:
+    """And is without a CNI of its own, with a subnet that the configuration list's range is in."""
+    cluster = yaml.safe_load((KUBERNETES / "kind" / "cluster.yaml").read_text())
+    assert (cluster["kind"], cluster["apiVersion"]) == ("Cluster", "kind.x-k8s.io/v1alpha4")
+    assert set(cluster) <= KIND_CLUSTER
+    assert set(cluster["networking"]) <= KIND_NETWORKING
+    assert cluster["networking"]["disableDefaultCNI"] is True
+    for node in cluster["nodes"]:
+        assert set(node) <= KIND_NODE
+        assert node["role"] in ("control-plane", "worker")
+    conflist = json.loads((KUBERNETES / "base" / "10-netkit.conflist").read_text())
+    subnet = conflist["plugins"][0]["ipam"]["ranges"][0][0]["subnet"]
+    # The controller manager gives the first node the first /24.
+    assert subnet == cluster["networking"]["podSubnet"].replace("/16", "/24")
