@@ -20,7 +20,7 @@ from cni_netkit.spec.request import Request, Verb
 from cni_netkit.spec.result import JSON, Result
 from cni_netkit.state import Record, Store
 from cni_netkit.steps.base import Outcome, World, difference
-from cni_netkit.steps.device import Device
+from cni_netkit.steps.device import NO_MAC, Device
 from cni_netkit.undo import Failures, Undo
 from cni_netkit.world import as_cni_error, netns_of, open_world, valid_attachments
 
@@ -221,15 +221,11 @@ def _result(
     device = next(step for step in plan if isinstance(step, Device))
     # Results know an MTU since 1.1.0; below, a consumer may pass unknown keys on or not.
     size = {"mtu": mtu} if versions.at_least(request.version, "1.1.0") else {}
-    inside: JSON = {"name": device.container_name, **size, "sandbox": request.netns}
-    if device.neighbours:
-        inside["mac"] = outcome.container_mac
-    interfaces = [inside]
+    mac = outcome.container_mac or NO_MAC
+    interfaces = [{"name": device.container_name, "mac": mac, **size, "sandbox": request.netns}]
     if device.host_name:
-        outside: JSON = {"name": device.host_name, **size}
-        if device.neighbours:
-            outside["mac"] = outcome.host_mac
-        interfaces.insert(0, outside)
+        mac = outcome.host_mac or NO_MAC
+        interfaces.insert(0, {"name": device.host_name, "mac": mac, **size})
     extensions: JSON = {}
     if device.kind != "netkit":
         log.warning("this kernel has no netkit: a veth pair takes its place", kind=device.kind)

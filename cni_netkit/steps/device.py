@@ -188,6 +188,10 @@ class Device:
                 )
 
 
+NO_MAC = "00:00:00:00:00:00"
+"""What the kernel has for an l3 device. Results say so: podman 4 insists on an address."""
+
+
 def random_mac() -> str:
     """A locally administered unicast address (IEEE 802, the two low bits of the first byte)."""
     first, *others = os.urandom(6)

@@ -17,7 +17,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 CLONE_FS, CLONE_NEWNS, CLONE_NEWNET = 0x00000200, 0x00020000, 0x40000000
-MS_BIND, MS_REC_PRIVATE = 0x1000, 0x4000 | 0x40000
+MS_BIND, MS_REC, MS_REC_PRIVATE, MNT_DETACH = 0x1000, 0x4000, 0x4000 | 0x40000, 2
 PR_SET_PDEATHSIG = 1
 KINDS = {"net": CLONE_NEWNET, "mnt": CLONE_NEWNS}
 SOCKET = "/run/cni-netkit/agent.sock"
@@ -50,8 +50,9 @@ class Node:
         _call(libc.unshare, CLONE_NEWNET | CLONE_NEWNS)
         _call(libc.mount, b"none", b"/", None, MS_REC_PRIVATE, None)
         # All of /var/lib is hidden: the machine need not have /var/lib/cni, and gets none.
-        for kind, target in (("tmpfs", "/run"), ("tmpfs", "/var/lib"), ("sysfs", "/sys")):
-            _call(libc.mount, kind.encode(), target.encode(), kind.encode(), 0, None)
+        for target in ("/run", "/var/lib"):
+            _call(libc.mount, b"tmpfs", target.encode(), b"tmpfs", 0, None)
+        _show_own_sysfs()
         for folder in ("/run/netns", "/var/lib/cni"):
             os.mkdir(folder)
         self._namespaces = {kind: _namespace(kind) for kind in KINDS}
@@ -123,6 +124,17 @@ def socket_inside(namespace: int) -> socket.socket:
 
     _in_a_thread(enter_and_open)
     return opened[0]
+
+
+def _show_own_sysfs() -> None:
+    """sysfs of this network namespace; what lies below the machine's, cgroups above all, stays."""
+    os.mkdir("/run/sys")
+    _call(libc.mount, b"/sys", b"/run/sys", None, MS_BIND | MS_REC, None)
+    _call(libc.mount, b"sysfs", b"/sys", b"sysfs", 0, None)
+    if os.path.ismount("/run/sys/fs/cgroup"):
+        _call(libc.mount, b"/run/sys/fs/cgroup", b"/sys/fs/cgroup", None, MS_BIND | MS_REC, None)
+    _call(libc.umount2, b"/run/sys", MNT_DETACH)
+    os.rmdir("/run/sys")
 
 
 def _start_agent() -> "subprocess.Popen[bytes]":

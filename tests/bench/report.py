@@ -51,13 +51,13 @@ def table(rows: Rows) -> str:
 
 def promised(rows: Rows) -> str:
     """Each figure that was promised, where its parts were measured."""
-    lines = ["", f"{'figure':52}  {'at most':>8}  {'measured':>8}"]
-    lines += [
+    lines = [
         f"{figure:52}  {limit:>8g}  {measured:>8.3g}"
         for figure, limit, measured in _figures(rows)
         if measured is not None
     ]
-    return "\n".join(lines)
+    head = ["", f"{'figure':52}  {'at most':>8}  {'measured':>8}"]
+    return "\n".join([*head, *lines] if lines else [])
 
 
 def save(path: Path, facts: dict[str, str], rows: Rows) -> None:

@@ -36,7 +36,7 @@ def test_containers_reach_each_other(node: Node, conf: Conf, dual_stack: JSON, m
 def test_result_describes_what_the_kernel_has(
     node: Node, conf: Conf, dual_stack: JSON, mode: str
 ) -> None:
-    """Interfaces, MTU, MAC (l2), sandbox, addresses with their interface."""
+    """Interfaces, MTU, MAC (l3: all zero), sandbox, addresses with their interface."""
     c = node.container()
     result = node.add(conf(mode=mode, ipam=dual_stack, mtu=1400), c)
     host, inside = result["interfaces"]
@@ -44,11 +44,9 @@ def test_result_describes_what_the_kernel_has(
     assert inside["name"] == "eth0"
     assert inside["sandbox"] == f"/run/netns/{c}"
     assert "sandbox" not in host
-    if mode == "l2":
-        assert inside["mac"] == judge.link("eth0", c)["address"]
-        assert host["mac"] == judge.link(host["name"])["address"]
-    else:
-        assert "mac" not in inside
+    assert inside["mac"] == judge.link("eth0", c)["address"]
+    assert host["mac"] == judge.link(host["name"])["address"]
+    assert (inside["mac"] == "00:00:00:00:00:00") == (mode == "l3")
     assert {each["address"] for each in result["ips"]} == judge.addresses("eth0", c)
     assert all(each["interface"] == 1 for each in result["ips"])
     assert judge.netkit("eth0", c)["mode"] == mode

@@ -20,7 +20,9 @@ def test_single_device_is_in_the_container_only(node: Node, conf: Conf) -> None:
     assert "UP" in found["flags"]
     assert found["mtu"] == 1400
     assert found["ifalias"] == f"cni-netkit net container-{c} eth0"
-    assert result["interfaces"] == [{"name": "eth0", "mtu": 1400, "sandbox": f"/run/netns/{c}"}]
+    assert result["interfaces"] == [
+        {"name": "eth0", "mac": found["address"], "mtu": 1400, "sandbox": f"/run/netns/{c}"}
+    ]
     assert node.check(conf(pairing="single", ipam=None, mtu=1400), c, result).ok
     assert node.call("DEL", conf(pairing="single", ipam=None), c).ok
     assert judge.link("eth0", c) is None
