@@ -12,7 +12,7 @@ ARG BASE_IMAGE=debian:bookworm-slim
 
 FROM ${BASE_IMAGE} AS build
 RUN apt-get update \
-    && apt-get install --yes --no-install-recommends ca-certificates gcc libc6-dev python3-venv
+    && apt-get install --yes --no-install-recommends ca-certificates gcc libc6-dev musl-tools python3-venv
 WORKDIR /src
 # First what seldom changes: versions and hashes are those of .ci/lock-requirements.
 COPY requirements requirements

@@ -13,6 +13,13 @@ from cni_netkit.spec.request import Request
 from cni_netkit.state import Record, Store
 from cni_netkit.steps.base import World
 
+ADVICE = {
+    errno.EPERM: "the plugin must run as root",
+    errno.EROFS: "in a container the agent needs /proc/sys mounted writable: "
+    "mount -o remount,bind,rw /proc/sys",
+}
+"""What to do where the kernel refused, by errno."""
+
 
 @contextmanager
 def open_world(
@@ -78,8 +85,7 @@ def as_cni_error(error: BaseException) -> CNIError:
             return CNIError(
                 Code.ALREADY_EXISTS, str(error), "what existed before was left as it is"
             )
-        advice = "the plugin must run as root" if error.errno == errno.EPERM else ""
-        return CNIError(Code.KERNEL_REFUSED, str(error), advice)
+        return CNIError(Code.KERNEL_REFUSED, str(error), ADVICE.get(error.errno, ""))
     if isinstance(error, NoNamespace):
         return CNIError(Code.UNKNOWN_CONTAINER, str(error), "the container may be gone already")
     if isinstance(error, OSError):

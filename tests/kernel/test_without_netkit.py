@@ -79,6 +79,23 @@ def test_host_end_speaks_ipv6_only_where_the_container_does(
     assert families == [{"inet"}, {"inet", "inet6"}]
 
 
+def test_settings_that_may_not_be_changed(node: Node, conf: Conf) -> None:
+    """As in a container: the error names the setting and says what to do; nothing is left."""
+    c = node.container()
+    judge.run("mount", "--bind", "/proc/sys", "/proc/sys")
+    try:
+        judge.run("mount", "-o", "remount,bind,ro", "/proc/sys")
+        before = judge.world(c)
+        error = node.call("ADD", conf(fallback="veth"), c).error
+        assert judge.world(c) == before
+    finally:
+        judge.run("umount", "/proc/sys")
+    assert error["code"] == 104
+    assert "set /proc/sys/net/ipv4/ip_forward to 1: the kernel answered EROFS" in error["msg"]
+    assert "remount,bind,rw /proc/sys" in error["details"]
+    node.add(conf(fallback="veth"), c)
+
+
 def test_the_log_warns(node: Node, conf: Conf, capsys: pytest.CaptureFixture[str]) -> None:
     """The fallback is not silent."""
     node.add(conf(fallback="veth"), node.container())
