@@ -225,7 +225,7 @@ def test_single_device_behind(node: Node, kind: str, version: str) -> None:
     listed = chain(node, BEFORE_US[kind], single, version=version)
     result = listed.add(c)
     previous = listed.passed_on[0]
-    ours: JSON = {"name": "zc0", "sandbox": f"/run/netns/{c}"}
+    ours: JSON = {"name": "zc0", "mac": "00:00:00:00:00:00", "sandbox": f"/run/netns/{c}"}
     ours |= {"mtu": 1500} if version == "1.1.0" else {}
     if not previous.get("dns", True):
         del previous["dns"]  # Some write it, with nothing in it.

@@ -17,7 +17,9 @@ from tests.kernel import judge
 from tests.kernel.chain import PLUGINS
 from tests.kernel.conftest import JSON, Node
 
-EXAMPLES = sorted((Path(__file__).parents[2] / "conf").rglob("*.conflist"))
+CONF = Path(__file__).parents[2] / "conf"
+EXAMPLES = sorted([*CONF.glob("*.conflist"), *CONF.glob("kubernetes/**/*.conflist")])
+"""Those in conf/meta are for other programs, see test_meta.py."""
 CNITOOL = os.environ.get("CNI_NETKIT_CNITOOL") or shutil.which("cnitool")
 
 pytestmark = pytest.mark.skipif(

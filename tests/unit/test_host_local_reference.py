@@ -137,7 +137,7 @@ SAME = [
     (FOUR, "IP=10.2.0.1", {}),
     (FOUR, "IP=x", {}),
     (FOUR, "", {"args": {"cni": {"ips": ["10.1.0.50"]}}}),
-    (FOUR, "", {"args": {"cni": {"ips": ["10.1.0.50", "10.1.0.51"]}}}),
+    (FOUR, "", {"args": {"cni": {"ips": ["10.1.0.50", "10.2.0.51"]}}}),
     (FOUR, "", {"runtimeConfig": {"ips": ["10.1.0.50/16"]}}),
     ({"ranges": [[FOUR], [SIX]]}, "", {"runtimeConfig": {"ips": ["fd00::5", "10.1.0.50"]}}),
     (FOUR, "", {"runtimeConfig": {"ipRanges": [[{"subnet": "10.5.0.0/24"}], [SIX]]}}),
