@@ -4,6 +4,7 @@ Follows drivers/net/netkit.c and Documentation/netlink/specs/rt-link.yaml.
 """
 
 import errno
+from socket import AF_INET6
 
 from cni_netkit.kernel import message, uapi
 from cni_netkit.kernel.errors import KernelError, LackingKind
@@ -103,6 +104,17 @@ def dump(socket: NetlinkSocket) -> list[Link]:
 def set_up(index: int, name: str) -> Ask:
     """Request: bring a device up."""
     return Ask(f"bring the device {name} up", message.link(index=index, flags=IFF_UP), RTM_SETLINK)
+
+
+def without_link_local(index: int, name: str) -> Ask:
+    """Request: give a device that is down yet no IPv6 link-local address when it comes up.
+
+    EAFNOSUPPORT where there is no IPv6 on it anyway.
+    """
+    mode = message.u8(uapi.IFLA_INET6_ADDR_GEN_MODE, uapi.IN6_ADDR_GEN_MODE_NONE)
+    inet6 = message.nested(AF_INET6, mode)
+    request = message.link(message.nested(uapi.IFLA_AF_SPEC, inet6), index=index)
+    return Ask(f"keep the device {name} from having an IPv6 address", request, RTM_SETLINK)
 
 
 def delete(socket: NetlinkSocket, index: int, name: str, target_nsid: int | None = None) -> None:

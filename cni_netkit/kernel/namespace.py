@@ -164,6 +164,7 @@ class Namespace:
         device: str,
         *,
         up: bool = False,
+        link_local: bool = True,
         addresses: Sequence[tuple[str, bool]] = (),
         routes: Sequence[Route] = (),
         exclusive: bool = False,
@@ -171,16 +172,20 @@ class Namespace:
         """Bring a device up, give it addresses (with or without prefix route), then routes.
 
         All in one request. A route that exists to the letter is no error, except if `exclusive`:
-        then any other route to the same destination is one, too.
+        then any other route to the same destination is one, too. `link_local`: whether it may have
+        an IPv6 address of its own accord.
         """
-        batch = [link.set_up(index, device)] if up else []
+        batch = [] if link_local else [link.without_link_local(index, device)]
+        batch += [link.set_up(index, device)] if up else []
         batch += [
             route.add_address(index, device, address, prefix_route=prefix_route)
             for address, prefix_route in addresses
         ]
         batch += [route.add(index, device, each, exclusive=exclusive) for each in routes]
         if batch:
-            self._rtnl.ask(*batch, tolerated=() if exclusive else (errno.EEXIST,))
+            tolerated = set() if exclusive else {errno.EEXIST}
+            tolerated |= set() if link_local else {errno.EAFNOSUPPORT}
+            self._rtnl.ask(*batch, tolerated=tolerated)
 
     def addresses(self, index: int) -> list[str]:
         """The addresses of a device."""

@@ -115,14 +115,13 @@ class HostRoutes:
             world.host.set({"ipv4/ip_forward": "1"})
         if outcome.has_version(6):
             world.host.set({"ipv6/conf/all/forwarding": "1"})
-        else:
-            # Nobody needs IPv6 here, not even the host's services, which a link-local address would
-            # open to the container. And without it a device costs the same however many there are.
-            world.host.set({f"ipv6/conf/{self.device}/disable_ipv6": "1"}, optional=True)
         world.host.configure(
             outcome.host_index,
             self.device,
             up=True,
+            # It would open the host's services to the container where nobody speaks IPv6, and each
+            # is three more routes for the kernel to walk when the next device comes up.
+            link_local=outcome.has_version(6),
             addresses=[(address, True) for address in self._gateways(outcome)],
             routes=self._routes(outcome),
             exclusive=True,
