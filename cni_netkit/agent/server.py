@@ -43,6 +43,9 @@ WAITING = 1024
 DESCRIPTORS = 16384
 """A request has about ten files open. The usual limit of 1024 would be too few for all workers."""
 
+GARBAGE = 20_000
+"""Objects between two looks of the collector; an ADD makes some thousand. Python's own is 700."""
+
 STACK_BYTES = 512 << 10
 PAUSE_SECONDS = 0.05
 """Where no connection can be accepted: somebody must be served before the next can be taken."""
@@ -239,8 +242,10 @@ def run(path: str = SOCKET) -> int:
             signal.signal(number, agent.stop)
         with deadline.within():
             verbs.sweep()
-        # What is loaded by now stays: the collector need not look at it over and over.
+        # What is loaded by now stays: the collector need not look at it over and over. And hardly
+        # anything of a request is left to it, so that a look every few requests is enough.
         gc.freeze()
+        gc.set_threshold(GARBAGE)
         log.info("ready", socket=path)
         _notify("READY=1")
         agent.serve()
