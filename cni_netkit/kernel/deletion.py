@@ -1,9 +1,9 @@
 """Deleting devices of the host together.
 
-Unregistering waits for an RCU grace period, 15 ms and more, under the rtnetlink lock: one by one,
-thirty deletions take thirty of them. Those that are waiting at the same time are put into one link
-group and deleted by group (RTM_DELLINK with IFLA_GROUP), which costs a single one. Who comes first
-deletes at once; who comes meanwhile is collected for the next round.
+Unregistering waits for every RCU callback there is, 15 ms and more: one by one, thirty deletions
+take thirty times that. Those that are waiting at the same time are put into one link group and
+deleted by group (RTM_DELLINK with IFLA_GROUP), which costs a single wait. Who comes first deletes
+at once; who comes while two rounds are under way is collected for the next one.
 """
 
 import errno
@@ -17,60 +17,69 @@ from cni_netkit.kernel.model import Link
 from cni_netkit.kernel.netlink import Ask, NetlinkSocket
 from cni_netkit.kernel.uapi import IFLA_GROUP, RTM_DELLINK, RTM_SETLINK
 
+ROUNDS = 2
+"""At the same time: while a round waits (netdev_run_todo()), the rtnetlink lock is free."""
+
 GROUP_BITS = 31
 """A group is picked at random for each round: nobody else's devices are in it."""
 
 
 class _Job:
-    """One deletion, and the thread that waits for it: until it is done, or is to lead a round."""
+    """One deletion; its thread waits to be called: when it is done, or to lead a round."""
 
     def __init__(self, device: Link) -> None:
         self.device = device
         self.called = threading.Event()
-        self.done = False
+        self.round: list[_Job] = []
         self.error: Exception | None = None
 
 
 class Deletions:
-    """The deletions of one namespace. A process has one for its host."""
+    """The deletions of one namespace, in so many `rounds` at a time.
 
-    def __init__(self) -> None:
+    A process has one for its host.
+    """
+
+    def __init__(self, rounds: int = ROUNDS) -> None:
+        self._most = rounds
         self._lock = threading.Lock()
         self._waiting: list[_Job] = []
-        self._at_work = False
+        self._rounds = 0
 
     def delete(self, socket: NetlinkSocket, device: Link) -> None:
         """Delete a device; one that is gone counts as deleted. Raises `KernelError`."""
         job = _Job(device)
         with self._lock:
-            self._waiting.append(job)
-            leads = not self._at_work
-            self._at_work = True
+            if self._rounds < self._most:
+                self._rounds += 1
+                job.round = [job]
+            else:
+                self._waiting.append(job)
         with turns.given_up():
-            if not leads:
+            if not job.round:
                 job.called.wait()
-            if not job.done:
-                self._lead_a_round(socket)
+            if job.round:
+                self._lead_a_round(socket, job.round)
         if job.error:
             raise job.error
 
-    def _lead_a_round(self, socket: NetlinkSocket) -> None:
-        """Delete what waits, and hand the lead to who came meanwhile: nobody does two rounds."""
-        with self._lock:
-            jobs, self._waiting = self._waiting, []
+    def _lead_a_round(self, socket: NetlinkSocket, jobs: list[_Job]) -> None:
+        """Delete, and hand the lead to who came meanwhile: nobody does two rounds."""
         try:
             _delete_all(socket, jobs)
         except Exception as error:
             for job in jobs:
                 job.error = job.error or error
         finally:
-            for job in jobs:
-                job.done = True
+            for job in jobs[1:]:
                 job.called.set()
             with self._lock:
-                self._at_work = bool(self._waiting)
-                if self._waiting:
-                    self._waiting[0].called.set()
+                following, self._waiting = self._waiting, []
+                if not following:
+                    self._rounds -= 1
+            if following:
+                following[0].round = following
+                following[0].called.set()
 
 
 def _delete_all(socket: NetlinkSocket, jobs: list[_Job]) -> None:
