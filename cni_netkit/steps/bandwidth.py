@@ -117,11 +117,10 @@ class Bandwidth:
                 outcome.untouched.append(self.name)
             raise
         outcome.ifb_index = ifb.index
-        # It needs no address of its own, and would announce it.
-        world.host.set({f"ipv6/conf/{self.ifb}/addr_gen_mode": "1"}, optional=True)
         # While the device is down: on one that is up it would take an RCU grace period.
         world.host.shape(ifb.index, self.ifb, self._egress)
-        world.host.configure(ifb.index, self.ifb, up=True)
+        # It needs no address of its own, and would announce it.
+        world.host.configure(ifb.index, self.ifb, up=True, link_local=False)
         # Last: nothing is sent to a device that would drop it.
         world.host.redirect(outcome.host_index, self.device, ifb)
 
