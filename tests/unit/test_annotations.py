@@ -204,7 +204,10 @@ def test_a_list_that_is_none(listed: object) -> None:
         believe(conf(allowAnnotations=listed, capabilities={CAPABILITY: True}))
 
 
-@pytest.mark.parametrize("capabilities", [None, {}, {CAPABILITY: False}, {"mac": True}, []])
+@pytest.mark.parametrize(
+    "capabilities",
+    [None, {}, {CAPABILITY: False}, {CAPABILITY: "true"}, {"mac": True}, []],
+)
 def test_without_the_capability_no_pod_would_be_heard(capabilities: object) -> None:
     """Error 7 with the line to add; nothing is wrong where nothing is allowed."""
     with refused(7, CAPABILITY, f'add "capabilities": {{"{CAPABILITY}": true}}'):
