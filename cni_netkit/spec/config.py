@@ -6,7 +6,7 @@ Keys and meanings are the contract's (README, "Configuration"); names follow the
 
 import re
 from collections.abc import Iterable, Mapping
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
@@ -19,6 +19,7 @@ from pydantic import (
 )
 from pydantic.alias_generators import to_camel
 
+from cni_netkit.spec.annotations import Chosen, choose, valid_choice
 from cni_netkit.spec.errors import CNIError, Code
 from cni_netkit.spec.request import check_ifname
 
@@ -246,6 +247,9 @@ class NetConf(Model):
     fallback: Literal["none", "veth"] = "none"
     dns: DNS | None = None
     log: Log = Log()
+    allow_annotations: Annotated[
+        tuple[Annotated[str, AfterValidator(valid_choice)], ...], Field(strict=False)
+    ] = ()
     runtime_config: RuntimeConfig = RuntimeConfig()
     prev_result: dict[str, Any] | None = None
 
@@ -320,8 +324,6 @@ def _impossible_with_lease(conf: NetConf, lease: Lease) -> Iterable[str]:
 PLANNED = ("bpf", "lease.flows")
 """Keys of the contract that this version knows and refuses."""
 
-AnyModel = TypeVar("AnyModel", bound=BaseModel)
-
 
 def fold_keys(model: type[BaseModel], given: Mapping[str, Any]) -> dict[str, Any]:
     """Give keys the case that `model` knows, as Go's JSON decoder does; an exact match wins."""
@@ -334,7 +336,7 @@ def fold_keys(model: type[BaseModel], given: Mapping[str, Any]) -> dict[str, Any
 
 
 def believe(raw: Mapping[str, Any], requested_mac: str | None = None) -> NetConf:
-    """Turn a raw network configuration into a `NetConf`.
+    """Turn a raw network configuration into a `NetConf`, a pod's own choices included.
 
     `requested_mac` is MAC of CNI_ARGS (podman); args.cni.mac and the mac capability go before it.
     Raises error 2 where there are only unknown or planned keys, else 7; the text names every
@@ -345,6 +347,8 @@ def believe(raw: Mapping[str, Any], requested_mac: str | None = None) -> NetConf
         for key, value in raw.items()
         if key not in FOREIGN_KEYS and not key.startswith("cni.dev/")
     }
+    chosen = choose(own, own.get("runtimeConfig"), raw.get("capabilities"))
+    own = chosen.config
     runtime = own.get("runtimeConfig")
     runtime = {} if runtime is None else runtime
     if isinstance(runtime, dict):
@@ -358,7 +362,7 @@ def believe(raw: Mapping[str, Any], requested_mac: str | None = None) -> NetConf
         if mac := requested_mac_of(raw) or requested_mac:
             runtime.setdefault("mac", mac)
         own["runtimeConfig"] = runtime
-    return _validated(NetConf, own)
+    return _validated(chosen)
 
 
 def requested_mac_of(raw: Mapping[str, Any]) -> str | None:
@@ -369,19 +373,20 @@ def requested_mac_of(raw: Mapping[str, Any]) -> str | None:
     return mac if isinstance(mac, str) and mac else None
 
 
-def _validated(model: type[AnyModel], raw: Mapping[str, Any]) -> AnyModel:
+def _validated(chosen: Chosen) -> NetConf:
+    raw = chosen.config
     unsupported: list[tuple[str, object]] = []
     faults: list[str] = []
-    conf: AnyModel | None = None
+    conf: NetConf | None = None
     try:
-        conf = model.model_validate(raw)
+        conf = NetConf.model_validate(raw)
     except ValidationError as error:
         for fault in error.errors(include_url=False):
             path = ".".join(map(str, fault["loc"]))
             if fault["type"] == "extra_forbidden":
                 unsupported.append((path, fault["input"]))
             else:
-                faults.append(_describe(path, fault["msg"], fault["input"]))
+                faults.append(_describe(chosen.named(path), fault["msg"], fault["input"]))
     unsupported += [(path, value) for path in PLANNED if (value := _at(raw, path)) is not None]
     if unsupported and not faults:
         details = "; ".join(f"{path}: {value!r}" for path, value in unsupported)
@@ -400,7 +405,7 @@ def _validated(model: type[AnyModel], raw: Mapping[str, Any]) -> AnyModel:
         faults += [f"{path} is not supported{_planned(path)}" for path, _ in unsupported]
         raise CNIError(
             Code.INVALID_CONFIGURATION,
-            f"the network configuration is not valid: {'; '.join(faults)}",
+            f"{chosen.configuration} is not valid: {'; '.join(faults)}",
             "mend the named keys; the README lists every key with its values",
         )
     assert conf is not None

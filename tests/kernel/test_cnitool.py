@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from cni_netkit.spec.annotations import CAPABILITY
 from tests.kernel import judge
 from tests.kernel.chain import PLUGINS
 from tests.kernel.conftest import JSON, Node
@@ -143,6 +144,22 @@ def test_the_example_with_bandwidth(node: Node, cnitool: Cnitool) -> None:
     assert judge.qdisc(host.replace("nk", "nb"), "tbf")["options"]["rate"] == 2_000_000
     cnitool("check", network, c, bandwidth=limits)
     cnitool("del", network, c, bandwidth=limits)
+    assert without_cache(judge.world(c)) == before
+
+
+def test_the_example_with_pod_annotations(node: Node, cnitool: Cnitool) -> None:
+    """What the pod asks for arrives through libcni, in CHECK and DEL, too."""
+    (example,) = [path for path in EXAMPLES if "annotations" in path.name]
+    network = cnitool.configure(json.loads(example.read_text()))
+    c = node.container()
+    before = without_cache(judge.world(c))
+    asked = {CAPABILITY: {"cni-netkit/mode": "l2", "cni-netkit/mtu": "1400", "other/mode": "l4"}}
+    cnitool("add", network, c, **asked)
+    device = judge.link("eth0", c)
+    assert device["linkinfo"]["info_data"]["mode"] == "l2"
+    assert device["mtu"] == 1400
+    cnitool("check", network, c, **asked)
+    cnitool("del", network, c, **asked)
     assert without_cache(judge.world(c)) == before
 
 

@@ -5,9 +5,10 @@ import json
 import os
 import shutil
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from cni_netkit.spec.annotations import CAPABILITY
 from tests.kernel import judge
 from tests.runtimes.containerd import write_list
 from tests.runtimes.runtime import JSON, Place, Pod, Ports, Refused, Runtime
@@ -41,11 +42,17 @@ class Cnitool(Runtime):
         self.network = str(conflist["name"])
 
     def run(
-        self, name: str, *, ports: Ports | None = None, mac: str = "", ips: Sequence[str] = ()
+        self,
+        name: str,
+        *,
+        ports: Ports | None = None,
+        mac: str = "",
+        ips: Sequence[str] = (),
+        annotations: Mapping[str, str] | None = None,
     ) -> Pod:
         """add, in a fresh namespace; what is asked for goes through capabilities."""
         judge.run("ip", "netns", "add", name)
-        asked: JSON = {"mac": mac, "ips": list(ips)}
+        asked: JSON = {"mac": mac, "ips": list(ips), CAPABILITY: annotations}
         asked["portMappings"] = [
             {"hostPort": host, "containerPort": inside, "protocol": "tcp"}
             for host, inside in (ports or {}).items()

@@ -109,6 +109,7 @@ class Containerd(Runtime):
         ports: Ports | None = None,
         mac: str = "",
         ips: Sequence[str] = (),
+        annotations: Mapping[str, str] | None = None,
         handler: str = "",
     ) -> Pod:
         """RunPodSandbox, as a kubelet asks for it."""
@@ -119,6 +120,7 @@ class Containerd(Runtime):
         config: JSON = {
             "metadata": {"name": name, "namespace": "default", "uid": identity, "attempt": 0},
             "hostname": name,
+            "annotations": dict(annotations or {}),
             "log_directory": str(self.place.folder / "pods"),
             "linux": {
                 "cgroup_parent": f"{GROUP}/{identity}",

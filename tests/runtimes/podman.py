@@ -4,7 +4,7 @@ import json
 import os
 import signal
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 
@@ -13,11 +13,15 @@ from tests.runtimes import image
 from tests.runtimes.containerd import remove_group, write_list
 from tests.runtimes.runtime import JSON, Place, Pod, Ports, Refused, Runtime, fetched
 
+NO_CAPABILITY = "podman 4 passes no annotations to CNI plugins"
+
 
 class Podman(Runtime):
     """A container stands for a pod: podman's own pods are attached in the same way."""
 
     lacks = {
+        "annotations": NO_CAPABILITY,
+        "annotation_not_allowed": NO_CAPABILITY,
         "network_status": "podman 4 sends no STATUS",
         "namespace_gone": "podman 4 sends no DEL for a namespace that it cannot open",
     }
@@ -66,9 +70,17 @@ class Podman(Runtime):
         self.network = str(conflist["name"])
 
     def run(
-        self, name: str, *, ports: Ports | None = None, mac: str = "", ips: Sequence[str] = ()
+        self,
+        name: str,
+        *,
+        ports: Ports | None = None,
+        mac: str = "",
+        ips: Sequence[str] = (),
+        annotations: Mapping[str, str] | None = None,
     ) -> Pod:
         """`podman run`; addresses are asked for as it lets a user do it."""
+        if annotations:
+            raise Refused(NO_CAPABILITY)
         asked = [*(f"ip={each}" for each in ips), *([f"mac={mac}"] if mac else [])]
         network = self.network + (":" + ",".join(asked) if asked else "")
         published = [f"--publish={host}:{inside}" for host, inside in (ports or {}).items()]

@@ -83,7 +83,13 @@ class Runtime(ABC):
 
     @abstractmethod
     def run(
-        self, name: str, *, ports: Ports | None = None, mac: str = "", ips: Sequence[str] = ()
+        self,
+        name: str,
+        *,
+        ports: Ports | None = None,
+        mac: str = "",
+        ips: Sequence[str] = (),
+        annotations: Mapping[str, str] | None = None,
     ) -> Pod:
         """Start a pod. Raises `Refused`."""
 

@@ -6,7 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -102,14 +102,20 @@ class Site:
         self.runtime.configure(conflist)
 
     def run(
-        self, name: str, *, ports: Ports | None = None, mac: str = "", ips: Sequence[str] = ()
+        self,
+        name: str,
+        *,
+        ports: Ports | None = None,
+        mac: str = "",
+        ips: Sequence[str] = (),
+        annotations: Mapping[str, str] | None = None,
     ) -> Pod:
         """Start a pod, which is removed at last if the test fails to do it.
 
         The agent has done it if there is one, else Python in a process of its own.
         """
         before = len(self.in_process())
-        pod = self.runtime.run(name, ports=ports, mac=mac, ips=ips)
+        pod = self.runtime.run(name, ports=ports, mac=mac, ips=ips, annotations=annotations)
         self.pods.append(pod)
         own = len(self.in_process()) > before
         assert own != bool(self.agent and self.agent.runs), "the request went the other way"

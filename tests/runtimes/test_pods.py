@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from cni_netkit.spec.annotations import CAPABILITY
 from tests.kernel import judge
 from tests.kernel.conftest import CLONE_NEWNET, libc
 from tests.runtimes.conftest import Network
@@ -93,6 +94,37 @@ def test_ips(site: Site, network: Network) -> None:
     assert set(pod.addresses) == set(wanted)
     assert all(judge.pings(each) for each in wanted)
     site.remove(pod)
+
+
+def test_annotations(site: Site, network: Network) -> None:
+    """What a pod chooses by annotation, and has; one that chooses nothing has what is configured."""
+    nic = site.node.nic()
+    network(
+        capabilities={CAPABILITY: True},
+        allowAnnotations=["mode", "mtu", "lease"],
+        lease={"device": nic, "queues": "4-7"},
+    )
+    chosen = {"mode": "l2", "mtu": "1400", "lease": '{"count": 2}'}
+    pod = site.run("pod", annotations={f"cni-netkit/{key}": chosen[key] for key in chosen})
+    device = judge.link("eth0", pod.netns)
+    assert judge.netkit("eth0", pod.netns)["mode"] == "l2"
+    assert device["mtu"] == 1400
+    assert sorted(judge.leases(nic)) == [6, 7]
+    assert judge.pings(pod.addresses[0])
+    site.remove(pod)
+    assert judge.leases(nic) == {}
+    ordinary = site.run("ordinary")
+    assert judge.netkit("eth0", ordinary.netns)["mode"] == "l3"
+    assert sorted(judge.leases(nic)) == [7]
+    site.remove(ordinary)
+
+
+def test_annotation_not_allowed(site: Site, network: Network) -> None:
+    """The runtime passes on what is wrong with which annotation; nothing is left."""
+    network(capabilities={CAPABILITY: True}, allowAnnotations=["mtu"])
+    fault = "annotation cni-netkit/mode: mode is not in allowAnnotations"
+    with pytest.raises(Refused, match=fault):
+        site.run("pod", annotations={"cni-netkit/mode": "l2"})
 
 
 def test_host_ports(site: Site, network: Network) -> None:
