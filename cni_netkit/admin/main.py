@@ -11,6 +11,7 @@ from cni_netkit.kernel.errors import KernelError
 
 SHOWN = {
     "list": "every attachment on this node",
+    "leases": "the receive queues of every NIC, and who holds them",
 }
 
 
@@ -54,6 +55,10 @@ def _show(arguments: argparse.Namespace) -> int:
         from cni_netkit.admin import schema
 
         return schema.main()
+    if arguments.command == "leases":
+        from cni_netkit.admin import leases
+
+        return leases.main(as_json=arguments.json)
     from cni_netkit.admin import list as attachments
 
     return attachments.main(as_json=arguments.json)
