@@ -12,6 +12,7 @@ from cni_netkit.kernel.errors import KernelError
 SHOWN = {
     "list": "every attachment on this node",
     "leases": "the receive queues of every NIC, and who holds them",
+    "doctor": "what this node can do, and what to do about what it cannot",
 }
 
 
@@ -23,9 +24,12 @@ def main() -> int:
     agent = commands.add_parser("agent", help="run the resident agent")
     agent.add_argument("--socket", help="where to listen (default /run/cni-netkit/agent.sock)")
     for name, what in SHOWN.items():
-        commands.add_parser(name, help=what).add_argument(
+        shown = commands.add_parser(name, help=what)
+        shown.add_argument(
             "--json", action="store_true", help="for programs, as docs/admin.md describes it"
         )
+        if name == "doctor":
+            shown.add_argument("conflist", nargs="?", help="would its netkit plugins work here?")
     commands.add_parser("schema", help="print the JSON Schema of the plugin's configuration")
     commands.add_parser("launcher", help="print the path of the compiled launcher")
     install = commands.add_parser("install", help="copy the launcher to where runtimes look for it")
@@ -55,6 +59,10 @@ def _show(arguments: argparse.Namespace) -> int:
         from cni_netkit.admin import schema
 
         return schema.main()
+    if arguments.command == "doctor":
+        from cni_netkit.admin import doctor
+
+        return doctor.main(as_json=arguments.json, conflist=arguments.conflist)
     if arguments.command == "leases":
         from cni_netkit.admin import leases
 
