@@ -2,6 +2,7 @@
 
 import argparse
 import errno
+import os
 import sys
 
 from cni_netkit import __version__
@@ -45,7 +46,13 @@ def main() -> int:
     if arguments.command in ("launcher", "install"):
         return launcher.main(arguments.command, getattr(arguments, "folder", ""))
     try:
-        return _show(arguments)
+        status = _show(arguments)
+        sys.stdout.flush()
+        return status
+    except BrokenPipeError:
+        # Who read it, such as head(1), has enough; nor is the interpreter's end to complain of it.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except (KernelError, Unreadable) as error:
         said = str(error)
         advice = "; run it as root" if error.errno in (errno.EPERM, errno.EACCES) else ""
