@@ -122,8 +122,11 @@ def _print(made: JSON) -> None:
             [[nic[key] for key in columns] for nic in made["nics"]],
         )
     print()
-    parts = ("about", "ok", "reason", "remedy", "command")
-    print_table(
-        ("", "works", "why not", "what to do", "command"),
-        [[each[key] for key in parts] for each in made["verdicts"]],
-    )
+    found = made["verdicts"]
+    print_table(("", "works"), [(each["about"], each["ok"]) for each in found])
+    # Below each other, so that a narrow terminal leaves a command whole, to be copied.
+    for each in found:
+        if not each["ok"]:
+            print(f"\n{each['about']}: {each['reason']}")
+            for more in filter(None, (each["remedy"], each["command"] and f"$ {each['command']}")):
+                print(f"    {more}")

@@ -147,11 +147,18 @@ def test_every_field_is_documented() -> None:
     assert fields(json.loads(json.dumps(made))) == documented("doctor")
 
 
-def test_tables(capsys: pytest.CaptureFixture[str]) -> None:
-    """Every "no" has its reason, its remedy and its command, on one line where it is piped."""
+def test_tables(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Every "no" has its reason, its remedy and its command, each whole on a line of its own."""
+    monkeypatch.setenv("COLUMNS", "20")
     doctor._print(doctor.report(EVERYTHING, [DOWN], judge(EVERYTHING, DOWN).values()))
-    lines = capsys.readouterr().out.splitlines()
-    (line,) = (line for line in lines if line.startswith("queues of eth8"))
-    for part in (" no ", "eth8 is down", "bring it up", "ip link set eth8 up"):
-        assert part in line
-    assert any(line.startswith("eth8") and line.split()[2:4] == ["no", "1500"] for line in lines)
+    text = capsys.readouterr().out
+    lines = [line.split() for line in text.splitlines()]
+    assert ["eth8", "-", "no", "1500", "-", "-", "0", "0"] in lines
+    assert ["queues", "of", "eth8", "no"] in lines
+    assert ["pair", "(l3,", "l2)", "yes"] in lines
+    explained = text[text.index("\nqueues of eth8: ") :].splitlines()[1:]
+    assert explained == [
+        "queues of eth8: lease.device: eth8 is down, its queues cannot be seen",
+        "    bring it up",
+        "    $ ip link set eth8 up",
+    ]
