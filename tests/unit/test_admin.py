@@ -1,5 +1,7 @@
 """The command cni-netkit."""
 
+import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -139,6 +141,25 @@ def test_version(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[
         call(monkeypatch, "--version")
     assert ended.value.code == 0
     assert capsys.readouterr().out == f"cni-netkit {__version__}\n"
+
+
+def test_who_reads_need_not_read_to_the_end() -> None:
+    """As `cni-netkit schema | head`: no complaint."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "wb") as output:
+        command = [sys.executable, "-m", "cni_netkit.admin.main", "schema"]
+        done = subprocess.run(command, stdout=output, stderr=subprocess.PIPE)
+    assert (done.returncode, done.stderr) == (1, b"")
+
+
+def test_the_agent_needs_no_tables() -> None:
+    """Its start is not to wait for rich, nor its memory to hold it."""
+    program = (
+        "import sys, cni_netkit.admin.main, cni_netkit.agent.server; print('rich' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("False\n", "")
 
 
 def test_without_a_command_it_says_how(

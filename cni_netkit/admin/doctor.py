@@ -1,0 +1,132 @@
+"""`cni-netkit doctor`: what this node can do, and what to do about what it cannot."""
+
+import platform
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from cni_netkit.admin import leases, verdicts
+from cni_netkit.admin.output import JSON, print_json, print_table
+from cni_netkit.facts import Nic
+from cni_netkit.kernel.errors import KernelError
+from cni_netkit.kernel.namespace import Namespace
+from cni_netkit.plan import LACKING
+
+TRIAL_NEEDS = frozenset({"netkit", "single", "queue-create"})
+"""What the kernel must have for `Namespace.refuses_to_lend` to be asked."""
+
+
+def report(features: frozenset[str], nics: Sequence[Nic], judged: Iterable[JSON]) -> JSON:
+    """The report, as docs/admin.md describes it."""
+    found = list(judged)
+    return {
+        "ok": all(each["ok"] for each in found if each["needed"]),
+        "kernel": {
+            "release": platform.release(),
+            "features": [
+                {
+                    "name": name,
+                    "present": name in features,
+                    "what": what,
+                    "option": option,
+                    "since": since,
+                }
+                for name, (what, option, since, _) in LACKING.items()
+            ],
+        },
+        "nics": [_nic(nic) for nic in nics],
+        "verdicts": found,
+    }
+
+
+def main(*, as_json: bool, conflist: str | None) -> int:
+    """Print the report; the exit status, which is 1 where something that is needed is missing."""
+    host = Namespace.current()
+    try:
+        features = host.features(LACKING)
+        nics = _look(host, features)
+        judged = [
+            *verdicts.of_uses(features, nics, needed=conflist is None),
+            *verdicts.of_configuration(host, conflist),
+            verdicts.of_agent(),
+            verdicts.of_launcher(),
+        ]
+    finally:
+        host.close()
+    made = report(features, nics, judged)
+    if as_json:
+        print_json(made)
+    else:
+        _print(made)
+    return 0 if made["ok"] else 1
+
+
+def _look(host: Namespace, features: frozenset[str]) -> list[Nic]:
+    found = leases.nics(host)
+    if not features >= TRIAL_NEEDS:
+        return found
+    return [
+        replace(nic, refusal=host.refuses_to_lend(nic.link)) if nic.link.up else nic
+        for nic in found
+    ]
+
+
+def _nic(nic: Nic) -> JSON:
+    behind = leases.SYSFS / nic.link.name / "device"
+    return {
+        "name": nic.link.name,
+        "driver": _driver(behind),
+        "up": nic.link.up,
+        "mtu": nic.link.mtu,
+        "numaNode": _numa_node(behind),
+        "rxQueues": len(nic.queues) if nic.link.up else None,
+        "leased": sum(queue.leased_index is not None for queue in nic.queues),
+        "free": sum(queue.free for queue in nic.queues),
+        "refusal": _words(nic.refusal),
+    }
+
+
+def _words(refusal: KernelError | None) -> str | None:
+    return None if refusal is None else str(refusal)
+
+
+def _driver(behind: Path) -> str | None:
+    driver = behind / "driver"
+    return driver.resolve().name if driver.exists() else None
+
+
+def _numa_node(behind: Path) -> int | None:
+    """None where the machine has one node only, or the device belongs to none (-1)."""
+    try:
+        node = int((behind / "numa_node").read_text())
+    except (OSError, ValueError):
+        return None
+    return node if node >= 0 else None
+
+
+def _print(made: JSON) -> None:
+    kernel = made["kernel"]
+    print_table(
+        ("feature", "here", "needed for", "in Linux since"),
+        [
+            (each["what"], each["present"], each["option"], each["since"])
+            for each in kernel["features"]
+        ],
+        title=f"Linux {kernel['release']}",
+    )
+    if made["nics"]:
+        print()
+        columns = ("name", "driver", "up", "mtu", "numaNode", "rxQueues", "leased", "free")
+        print_table(
+            ("NIC", "driver", "up", "MTU", "NUMA node", "receive queues", "leased", "free"),
+            [[nic[key] for key in columns] for nic in made["nics"]],
+        )
+    print()
+    found = made["verdicts"]
+    print_table(("", "works"), [(each["about"], each["ok"]) for each in found])
+    # Below each other, so that a narrow terminal leaves a command whole, to be copied.
+    for each in found:
+        if not each["ok"]:
+            print(f"\n{each['about']}: {each['reason']}")
+            for more in filter(None, (each["remedy"], each["command"] and f"$ {each['command']}")):
+                print(f"    {more}")

@@ -1,0 +1,116 @@
+"""`cni-netkit leases`: the receive queues of every NIC, and who holds which.
+
+The kernel says what is leased, to which device; the records say whose device that is.
+"""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from cni_netkit.admin.list import holder, leased, pod_of, records
+from cni_netkit.admin.output import JSON, print_json, print_table
+from cni_netkit.facts import Nic
+from cni_netkit.kernel.model import Queue
+from cni_netkit.kernel.namespace import Namespace
+from cni_netkit.state import Record
+from cni_netkit.world import netns_of
+
+SYSFS = Path("/sys/class/net")
+
+Seat = tuple[str, int, int, int]
+"""NIC, its queue, index of the container's device, and that one's queue."""
+
+
+def nics(host: Namespace) -> list[Nic]:
+    """The NICs of a namespace, with the queues of those that are up.
+
+    Those with a device of a bus behind them: the kernel calls others virtual, and leases from none.
+    """
+    found = [link for link in host.links() if (SYSFS / link.name / "device").exists()]
+    return [Nic(link, tuple(host.queues(link.index)) if link.up else ()) for link in found]
+
+
+def report(found: Sequence[Nic], recorded: Iterable[Record]) -> JSON:
+    """The report, as docs/admin.md describes it."""
+    holders = _holders(recorded)
+    return {
+        "nics": [
+            {
+                "name": nic.link.name,
+                "index": nic.link.index,
+                "up": nic.link.up,
+                "queues": [_queue(nic.link.name, queue, holders) for queue in nic.queues],
+            }
+            for nic in found
+        ]
+    }
+
+
+def main(*, as_json: bool) -> int:
+    """Print the report; the exit status."""
+    host = Namespace.current()
+    try:
+        made = report(nics(host), records())
+    finally:
+        host.close()
+    if as_json:
+        print_json(made)
+    else:
+        _print(made)
+    return 0
+
+
+def _holders(recorded: Iterable[Record]) -> dict[Seat, JSON]:
+    """Who holds what, by the records.
+
+    Where two have the same seat, one is of a container that is gone: a queue that was given back
+    can be leased to a device with the same index in another namespace.
+    """
+    return {
+        (nic, queue, record.outcome.get("container_index", 0), number): holder(record)
+        for record in sorted(recorded, key=lambda record: bool(netns_of(record)))
+        for nic, queue, number in leased(record)
+    }
+
+
+def _queue(nic: str, queue: Queue, holders: dict[Seat, JSON]) -> JSON:
+    lease = None
+    if queue.leased_index is not None:
+        seat = (nic, queue.number, queue.leased_index, queue.leased_queue or 0)
+        lease = {
+            "deviceIndex": queue.leased_index,
+            "deviceQueue": queue.leased_queue,
+            "netnsID": queue.netns_id,
+            "attachment": holders.get(seat),
+        }
+    return {
+        "number": queue.number,
+        "state": "free" if queue.free else "leased" if lease else "in use",
+        "user": queue.user and queue.user.removeprefix("a "),
+        "lease": lease,
+    }
+
+
+def _print(made: JSON) -> None:
+    rows: list[tuple[object, ...]] = []
+    for nic in made["nics"]:
+        if not nic["up"]:
+            rows.append((nic["name"], None, "down", None, None, None))
+        rows += [
+            (nic["name"], queue["number"], queue["state"], *_held(queue["lease"]), queue["user"])
+            for queue in nic["queues"]
+        ]
+    print_table(("NIC", "queue", "state", "held by", "device:queue", "in use by"), rows)
+
+
+def _held(lease: JSON | None) -> tuple[str | None, str | None]:
+    """Who has it, and as which queue of which device."""
+    if lease is None:
+        return None, None
+    attachment, number = lease["attachment"], lease["deviceQueue"]
+    if attachment is None:
+        where = (
+            "here" if lease["netnsID"] is None else f"in the namespace with id {lease['netnsID']}"
+        )
+        return f"no record: a device {where}", f"index {lease['deviceIndex']}:{number}"
+    who = pod_of(attachment) or f"container {attachment['containerID']}"
+    return f"{who} on network {attachment['network']}", f"{attachment['ifname']}:{number}"

@@ -1,0 +1,146 @@
+"""The doctor's verdicts: whether something works here, and for a "no" why, and what to do."""
+
+import json
+import os
+import socket
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from cni_netkit.admin import launcher
+from cni_netkit.admin.output import JSON
+from cni_netkit.agent.server import SOCKET
+from cni_netkit.facts import Facts, Nic, look_for_status
+from cni_netkit.kernel.errors import KernelError
+from cni_netkit.kernel.namespace import Namespace
+from cni_netkit.plan import check_prerequisites
+from cni_netkit.spec import version as versions
+from cni_netkit.spec.config import believe
+from cni_netkit.spec.errors import CNIError, Code
+from cni_netkit.world import as_cni_error
+
+AGENT_SECONDS = 2.0
+KERNEL_COMMAND = 'uname -r; grep CONFIG_NETKIT "/boot/config-$(uname -r)"'
+USES: tuple[tuple[str, JSON], ...] = (("pair (l3, l2)", {}), ("single", {"pairing": "single"}))
+
+
+def verdict(
+    about: str, *, needed: bool = False, reason: str = "", remedy: str = "", command: str = ""
+) -> JSON:
+    """A verdict; without a reason it is a yes. The exit status hangs on what is `needed`."""
+    return {
+        "about": about,
+        "ok": not reason,
+        "needed": needed,
+        "reason": reason or None,
+        "remedy": remedy or None,
+        "command": command or None,
+    }
+
+
+def of_uses(features: frozenset[str], nics: Sequence[Nic], *, needed: bool) -> Iterator[JSON]:
+    """What attachments this node can have; `needed`: whether it must have pairs."""
+    for about, keys in USES:
+        error = _refusal(keys, Facts(features, 0))
+        yield _refused(about, error, needed=needed and not keys)
+    for nic in nics:
+        name = nic.link.name
+        about = f"queues of {name}"
+        if error := _refusal({"lease": {"device": name}}, Facts(features, 0, nic)):
+            yield _refused(about, error, nic)
+        elif not any(queue.free for queue in nic.queues if queue.number):
+            yield verdict(
+                about,
+                reason=f"of {len(nic.queues)} receive queues of {name} none is free but queue 0",
+                remedy="end what holds them, or give the NIC more queues (ethtool -L)",
+                command="cni-netkit leases",
+            )
+        else:
+            yield verdict(about)
+
+
+def of_configuration(host: Namespace, path: str | None) -> Iterator[JSON]:
+    """Whether each netkit plugin of a configuration file would work here; IPAM is not asked."""
+    if path is None:
+        return
+    try:
+        given = json.loads(Path(path).read_bytes())
+        plugins = [*_plugins(given)]
+    except OSError as error:
+        yield verdict(path, needed=True, reason=f"read {path}: {error.strerror}")
+        return
+    except (ValueError, TypeError, AttributeError) as error:
+        yield verdict(path, needed=True, reason=f"{path} is no network configuration: {error}")
+        return
+    if not plugins:
+        yield verdict(path, needed=True, reason=f"{path} has no plugin of type netkit")
+    for number, plugin in plugins:
+        try:
+            versions.negotiate(plugin.get("cniVersion", versions.SUPPORTED[0]))
+            conf = believe(plugin)
+            check_prerequisites(conf, look_for_status(host, conf))
+            failure = None
+        except (CNIError, KernelError) as error:
+            failure = as_cni_error(error)
+        yield _refused(f"{path}: plugin {number}", failure, needed=True)
+
+
+def of_agent() -> JSON:
+    """Whether somebody listens where the launcher calls."""
+    about, path = "agent", os.environ.get("CNI_NETKIT_SOCKET", SOCKET)
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.settimeout(AGENT_SECONDS)
+        try:
+            connection.connect(path)
+        except OSError as error:
+            return verdict(
+                about,
+                reason=f"connect to {path}: {error.strerror or error}",
+                remedy="start it; without it each request starts Python, which takes longer",
+                command="systemctl start cni-netkit-agent.socket",
+            )
+    return verdict(about)
+
+
+def of_launcher() -> JSON:
+    """Whether this installation has one."""
+    try:
+        launcher.path()
+    except launcher.LauncherError as error:
+        return verdict(
+            "launcher",
+            reason=str(error),
+            remedy="install a wheel that was built where there is a C compiler",
+        )
+    return verdict("launcher")
+
+
+def _plugins(given: Any) -> Iterator[tuple[int, JSON]]:
+    """The entries of type netkit, with what runtimes add to them, numbered from 0."""
+    common = {key: given[key] for key in ("cniVersion", "name") if key in given}
+    for number, plugin in enumerate(given.get("plugins", [given])):
+        if plugin.get("type") == "netkit":
+            yield number, {**plugin, **common}
+
+
+def _refusal(keys: JSON, facts: Facts) -> CNIError | None:
+    try:
+        check_prerequisites(believe({"name": "doctor", **keys}), facts)
+    except CNIError as error:
+        return error
+    return None
+
+
+def _refused(
+    about: str, error: CNIError | None, nic: Nic | None = None, *, needed: bool = False
+) -> JSON:
+    if error is None:
+        return verdict(about, needed=needed)
+    command = ""
+    if error.code == Code.KERNEL_LACKS_FEATURE:
+        command = KERNEL_COMMAND
+    elif nic is not None:
+        name = nic.link.name
+        command = f"ethtool -i {name}" if nic.link.up else f"ip link set {name} up"
+    remedy = "bring it up" if error.details == command else error.details
+    return verdict(about, needed=needed, reason=error.message, remedy=remedy, command=command)

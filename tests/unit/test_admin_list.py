@@ -1,0 +1,159 @@
+"""cni-netkit list, and how reports are shown."""
+
+import io
+import json
+import os
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cni_netkit.admin import list as attachments
+from cni_netkit.admin import output
+from cni_netkit.attachment import Attachment
+from cni_netkit.state import Store
+from tests.unit.given import record
+from tests.unit.test_admin import call
+
+DOCUMENT = Path(__file__).parents[2] / "docs" / "admin.md"
+
+STEPS: list[dict[str, Any]] = [
+    {"step": "device", "kind": "netkit", "pairing": "pair", "host_name": "nk0123456789a"},
+    {"step": "leases", "nic": "eth7", "device": "eth0", "count": 2, "pool": [5, 4]},
+]
+OUTCOME = {
+    "addresses": [{"address": "10.1.0.2/24", "gateway": "10.1.0.1"}, {"address": "fd00::2/64"}],
+    "leases": [[5, 1], [4, 2]],
+}
+ARGUMENTS = "IgnoreUnknown=1;K8S_POD_NAMESPACE=shop;K8S_POD_NAME=till-0;K8S_POD_UID=x"
+LEASING = {
+    "network": "net",
+    "containerID": "c1",
+    "ifname": "eth0",
+    "podNamespace": "shop",
+    "podName": "till-0",
+    "netns": "/run/netns/c1",
+    "hostDevice": "nk0123456789a",
+    "kind": "netkit",
+    "pairing": "pair",
+    "addresses": ["10.1.0.2/24", "fd00::2/64"],
+    "leases": [
+        {"nic": "eth7", "queue": 5, "deviceQueue": 1},
+        {"nic": "eth7", "queue": 4, "deviceQueue": 2},
+    ],
+    "state": "complete",
+}
+
+
+def fields(report: Any, path: str = "") -> set[str]:
+    """The paths of everything in a report that is neither an object nor a list of objects."""
+    if isinstance(report, dict):
+        return {each for key, value in report.items() for each in fields(value, f"{path}.{key}")}
+    if isinstance(report, list) and report and isinstance(report[0], dict):
+        return {each for entry in report for each in fields(entry, f"{path}[]")}
+    return {path.removeprefix(".")}
+
+
+def documented(command: str) -> set[str]:
+    """The fields that docs/admin.md has for a command."""
+    _, section = re.split(rf"^## cni-netkit {command}$", DOCUMENT.read_text(), flags=re.MULTILINE)
+    table = section.partition("\n## ")[0]
+    return set(re.findall(r"^\| `([^`]+)` \|", table, re.MULTILINE))
+
+
+@pytest.fixture
+def store(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Store:
+    """Records of the command and the test alike."""
+    monkeypatch.setattr(attachments, "ROOT", tmp_path)
+    return Store(tmp_path)
+
+
+def listed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Any:
+    assert call(monkeypatch, "list", "--json") == 0
+    return json.loads(capsys.readouterr().out)["attachments"]
+
+
+def test_an_attachment_with_all_it_can_have(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], store: Store
+) -> None:
+    store.create(record(steps=STEPS, outcome=OUTCOME, arguments=ARGUMENTS, complete=True))
+    assert listed(monkeypatch, capsys) == [LEASING]
+
+
+def test_states(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], store: Store
+) -> None:
+    """Under way while its process lives, abandoned after; so is a record without its end."""
+    store.create(record(Attachment("a", "c1", "eth0")))
+    store.create(record(Attachment("b", "c1", "eth0"), process=[os.getpid(), 1]))
+    store.create(record(Attachment("c", "c1", "eth0"), complete=True))
+    store.create(cut := record(Attachment("d", "c1", "eth0")))
+    (path,) = (store._root / "d").iterdir()
+    path.write_bytes(cut.dump()[:-9])
+    found = listed(monkeypatch, capsys)
+    states = {each["network"]: each["state"] for each in found}
+    assert states == {"a": "under way", "b": "abandoned", "c": "complete", "d": "abandoned"}
+    assert {each["kind"] for each in found} == {None}
+
+
+def test_every_field_is_documented(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], store: Store
+) -> None:
+    """And there is none in the document that is not in the output."""
+    store.create(record(steps=STEPS, outcome=OUTCOME, complete=True))
+    assert fields({"attachments": listed(monkeypatch, capsys)}) == documented("list")
+
+
+def test_piped_nothing_is_cut_or_coloured(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], store: Store
+) -> None:
+    """One line an attachment, however long its names are."""
+    container = "[red]" + "f" * 300
+    given = {"steps": STEPS, "outcome": OUTCOME, "arguments": ARGUMENTS, "complete": True}
+    store.create(record(Attachment("net", "c1", "eth0"), **given))
+    (path,) = (store._root / "net").iterdir()
+    path.write_text(path.read_text().replace('"c1"', f'"{container}"'))
+    assert call(monkeypatch, "list") == 0
+    heading, line = capsys.readouterr().out.splitlines()
+    assert heading.split()[:3] == ["network", "container", "pod"]
+    assert line.split() == [
+        *("net", container, "shop/till-0", "eth0", "nk0123456789a", "netkit", "pair"),
+        *("10.1.0.2/24,", "fd00::2/64", "eth7:5,", "eth7:4", "complete"),
+    ]
+
+
+@pytest.mark.parametrize(("no_colour", "coloured"), [("", True), ("1", False)])
+def test_colours_on_a_terminal(
+    monkeypatch: pytest.MonkeyPatch, *, no_colour: str, coloured: bool
+) -> None:
+    """Unless the user wants none."""
+
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    monkeypatch.setattr(sys, "stdout", terminal := Terminal())
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("NO_COLOR", no_colour)
+    output.print_table(["state"], [["complete"]])
+    assert ("\x1b[32mcomplete" in terminal.getvalue()) == coloured
+
+
+def test_without_records(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """A node on which nothing was attached yet."""
+    monkeypatch.setattr(attachments, "ROOT", tmp_path / "none")
+    assert listed(monkeypatch, capsys) == []
+
+
+def test_records_that_may_not_be_read(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """Are not the same as none. (Root may read everything, but no folder where there is a file.)"""
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(attachments, "ROOT", tmp_path / "file")
+    assert call(monkeypatch, "list") == 1
+    assert f"cni-netkit list: read {tmp_path}/file: Not a directory" in capsys.readouterr().err
