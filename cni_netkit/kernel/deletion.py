@@ -1,9 +1,9 @@
 """Deleting devices of the host together.
 
-Unregistering waits for every RCU callback there is, 15 ms and more: one by one, thirty deletions
-take thirty times that. Those that are waiting at the same time are put into one link group and
-deleted by group (RTM_DELLINK with IFLA_GROUP), which costs a single wait. Who comes first deletes
-at once; who comes while two rounds are under way is collected for the next one.
+Unregistering waits for every RCU callback there is (rcu_barrier()), 15 ms and more: one by one,
+thirty deletions take thirty times that. Those that are waiting at the same time are put into one link
+group and deleted by group (RTM_DELLINK with IFLA_GROUP), which costs a single one. Who comes first
+deletes at once; who comes meanwhile is collected for the next round.
 """
 
 import errno
@@ -17,69 +17,60 @@ from cni_netkit.kernel.model import Link
 from cni_netkit.kernel.netlink import Ask, NetlinkSocket
 from cni_netkit.kernel.uapi import IFLA_GROUP, RTM_DELLINK, RTM_SETLINK
 
-ROUNDS = 2
-"""At the same time: while a round waits (netdev_run_todo()), the rtnetlink lock is free."""
-
 GROUP_BITS = 31
 """A group is picked at random for each round: nobody else's devices are in it."""
 
 
 class _Job:
-    """One deletion; its thread waits to be called: when it is done, or to lead a round."""
+    """One deletion, and the thread that waits for it: until it is done, or is to lead a round."""
 
     def __init__(self, device: Link) -> None:
         self.device = device
         self.called = threading.Event()
-        self.round: list[_Job] = []
+        self.done = False
         self.error: Exception | None = None
 
 
 class Deletions:
-    """The deletions of one namespace, in so many `rounds` at a time.
+    """The deletions of one namespace. A process has one for its host."""
 
-    A process has one for its host.
-    """
-
-    def __init__(self, rounds: int = ROUNDS) -> None:
-        self._most = rounds
+    def __init__(self) -> None:
         self._lock = threading.Lock()
         self._waiting: list[_Job] = []
-        self._rounds = 0
+        self._at_work = False
 
     def delete(self, socket: NetlinkSocket, device: Link) -> None:
         """Delete a device; one that is gone counts as deleted. Raises `KernelError`."""
         job = _Job(device)
         with self._lock:
-            if self._rounds < self._most:
-                self._rounds += 1
-                job.round = [job]
-            else:
-                self._waiting.append(job)
+            self._waiting.append(job)
+            leads = not self._at_work
+            self._at_work = True
         with turns.given_up():
-            if not job.round:
+            if not leads:
                 job.called.wait()
-            if job.round:
-                self._lead_a_round(socket, job.round)
+            if not job.done:
+                self._lead_a_round(socket)
         if job.error:
             raise job.error
 
-    def _lead_a_round(self, socket: NetlinkSocket, jobs: list[_Job]) -> None:
-        """Delete, and hand the lead to who came meanwhile: nobody does two rounds."""
+    def _lead_a_round(self, socket: NetlinkSocket) -> None:
+        """Delete what waits, and hand the lead to who came meanwhile: nobody does two rounds."""
+        with self._lock:
+            jobs, self._waiting = self._waiting, []
         try:
             _delete_all(socket, jobs)
         except Exception as error:
             for job in jobs:
                 job.error = job.error or error
         finally:
-            for job in jobs[1:]:
+            for job in jobs:
+                job.done = True
                 job.called.set()
             with self._lock:
-                following, self._waiting = self._waiting, []
-                if not following:
-                    self._rounds -= 1
-            if following:
-                following[0].round = following
-                following[0].called.set()
+                self._at_work = bool(self._waiting)
+                if self._waiting:
+                    self._waiting[0].called.set()
 
 
 def _delete_all(socket: NetlinkSocket, jobs: list[_Job]) -> None:

@@ -85,7 +85,7 @@ class Crowd:
 @pytest.fixture
 def crowd(node: Node, monkeypatch: pytest.MonkeyPatch) -> Iterator[Crowd]:
     with ThreadPoolExecutor(CALLERS) as executor:
-        made = Crowd(Deletions(rounds=1), executor)
+        made = Crowd(Deletions(), executor)
         monkeypatch.setattr(NetlinkSocket, "ask", made.ask(NetlinkSocket.ask))
         yield made
 
@@ -138,27 +138,9 @@ def test_all_callers_have_their_answer_only_when_it_is_done(crowd: Crowd) -> Non
             super().delete(socket, device)
             seen.append({device.name} & names())
 
-    crowd.deletions = Watched(rounds=1)
+    crowd.deletions = Watched()
     assert crowd.failures(*devices) == {}
     assert seen == [set()] * 5
-
-
-def test_second_round_does_not_wait_for_the_first(crowd: Crowd) -> None:
-    """A second one deletes at once, too; who comes then is collected."""
-    devices = pairs(5)
-    crowd.deletions = Deletions(rounds=2)
-    crowd.expected = -1  # The first is held up until the end.
-    crowd.requests.clear()
-    first = crowd.executor.submit(crowd._call, devices[0])
-    assert crowd.first.wait(judge.DEADLINE)
-    crowd._call(devices[1])
-    assert {devices[0].name, devices[1].name} & names() == {devices[0].name}
-    crowd.expected = 0
-    first.result()
-    for each in devices[2:]:
-        crowd._call(each)
-    assert crowd.requests == [[f"delete the device {each.name}"] for each in devices]
-    assert names() == BYSTANDERS
 
 
 def test_lone_deletion_is_one_request(crowd: Crowd) -> None:
