@@ -1,9 +1,9 @@
 """Deleting devices of the host together.
 
 Unregistering waits for every RCU callback there is (rcu_barrier()), 15 ms and more: one by one,
-thirty deletions take thirty times that. Those that are waiting at the same time are put into one link
-group and deleted by group (RTM_DELLINK with IFLA_GROUP), which costs a single one. Who comes first
-deletes at once; who comes meanwhile is collected for the next round.
+thirty deletions take thirty times that. Those that are waiting at the same time are put into one
+link group and deleted by group (RTM_DELLINK with IFLA_GROUP), which costs a single wait. Who comes
+first deletes at once; who comes meanwhile is collected for the next round.
 """
 
 import errno
