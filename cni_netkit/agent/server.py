@@ -217,27 +217,25 @@ class Agent:
 
 @contextlib.contextmanager
 def listen(path: str) -> Iterator[socket.socket]:
-    """The socket that systemd passes, else one at `path` (mode 0600) as long as it is needed.
-
-    Raises `AgentError`.
-    """
+    """A socket at `path` (mode 0600) as long as it is needed. Raises `AgentError`."""
     with contextlib.ExitStack() as stack:
-        listener = _from_systemd()
-        if listener is None:
-            try:
-                listener = _bind(stack, Path(path))
-            except OSError as error:
-                raise AgentError(f"listen on {path}: {error.strerror or error}") from None
+        try:
+            listener = _bind(stack, Path(path))
+        except OSError as error:
+            raise AgentError(f"listen on {path}: {error.strerror or error}") from None
         with listener:
             yield listener
 
 
 def run(path: str = SOCKET) -> int:
-    """Run the agent until SIGTERM; the exit status. Raises `AgentError`."""
+    """Run the agent until SIGTERM, on systemd's socket if it passes one, else on one at `path`.
+
+    Returns the exit status. Raises `AgentError`.
+    """
     _raise_limit_of_descriptors()
-    inherited = os.environ.get("LISTEN_PID") == str(os.getpid())
-    with listen(path) as listener:
-        agent = Agent(listener, inherited=inherited)
+    inherited = _from_systemd()
+    with inherited or listen(path) as listener:
+        agent = Agent(listener, inherited=inherited is not None)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, agent.stop)
         with deadline.within():
