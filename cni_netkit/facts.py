@@ -76,8 +76,11 @@ def _nic(host: Namespace, conf: NetConf) -> Nic | None:
     if conf.nic_id:
         name = _resolved(conf.nic_id, host.devices_of(conf.nic_id), name)
     link = host.link(name=name) if name else None
-    if link is None:
-        return None
+    return nic_with_queues(host, link) if link else None
+
+
+def nic_with_queues(host: Namespace, link: Link) -> Nic:
+    """A device as a NIC: its queues can be seen where it is up."""
     return Nic(link, tuple(host.queues(link.index)) if link.up else ())
 
 

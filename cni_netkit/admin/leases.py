@@ -8,7 +8,7 @@ from pathlib import Path
 
 from cni_netkit.admin.list import holder, leased, pod_of, records
 from cni_netkit.admin.output import JSON, print_json, print_table
-from cni_netkit.facts import Nic
+from cni_netkit.facts import Nic, nic_with_queues
 from cni_netkit.kernel.model import Queue
 from cni_netkit.kernel.namespace import Namespace
 from cni_netkit.state import Record
@@ -26,7 +26,7 @@ def nics(host: Namespace) -> list[Nic]:
     Those with a device of a bus behind them: the kernel calls others virtual, and leases from none.
     """
     found = [link for link in host.links() if (SYSFS / link.name / "device").exists()]
-    return [Nic(link, tuple(host.queues(link.index)) if link.up else ()) for link in found]
+    return [nic_with_queues(host, link) for link in found]
 
 
 def report(found: Sequence[Nic], recorded: Iterable[Record]) -> JSON:

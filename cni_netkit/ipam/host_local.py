@@ -243,6 +243,7 @@ class HostLocal:
         for name in os.listdir(self._folder):
             path = f"{self._folder}/{name}"
             try:
+                # Not a remembered one: as many as there are containers would drive all others out.
                 address = ipaddress.ip_address(name)
                 owner = _read(path)
             except (ValueError, OSError):

@@ -208,8 +208,7 @@ def _make(socket: NetlinkSocket, name: str, alias: str, asked: str, request: byt
     # the name is taken, the mark would go to the device that has it.
     is_taken = get(socket, name=name) is not None
     try:
-        batches = [(create,), (mark,)] if is_taken else [(create, mark)]
-        echoed, _ = (answers for batch in batches for answers in socket.ask(*batch))
+        echoed, _ = socket.ask(create) + socket.ask(mark) if is_taken else socket.ask(create, mark)
     except KernelError as error:
         # A device without our mark would not be known as ours later on.
         if error.asked == mark.asked and (unmarked := get(socket, name=name)):

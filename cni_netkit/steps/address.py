@@ -6,7 +6,7 @@ from typing import ClassVar
 from cni_netkit.kernel.model import RT_TABLE_MAIN, Route
 from cni_netkit.spec.addresses import ip_address, ip_interface, ip_network
 from cni_netkit.spec.result import JSON
-from cni_netkit.steps.base import Outcome, World, difference
+from cni_netkit.steps.base import Outcome, World, difference, existing
 
 
 @dataclass(frozen=True)
@@ -41,10 +41,8 @@ class ContainerAddresses:
 
     def check(self, world: World, outcome: Outcome) -> None:
         """Every address and every route must be there; others may."""
-        link = world.inside.link(name=self.device)
         where = f"device {self.device} in the container"
-        if link is None:
-            raise difference(where, "a device", None)
+        link = existing(world.inside, self.device, where)
         found = world.inside.addresses(link.index)
         for each in outcome.addresses:
             if str(ip_interface(each["address"])) not in found:
@@ -132,13 +130,12 @@ class HostRoutes:
 
     def check(self, world: World, outcome: Outcome) -> None:
         """The gateway's addresses are there, and each container address is routed to the device."""
-        link = world.host.link(name=self.device)
-        if link is None:
-            raise difference(f"device {self.device} on the host", "a device", None)
+        where = f"device {self.device} on the host"
+        link = existing(world.host, self.device, where)
         found = world.host.addresses(link.index)
         for address in self._gateways(outcome):
             if address not in found:
-                raise difference(f"address of device {self.device} on the host", address, found)
+                raise difference(f"address of {where}", address, found)
         for route in self._routes(outcome):
             entry = world.host.route_towards(route.destination)
             if entry is None or entry[1] != link.index or _key(entry[0])[0] != _key(route)[0]:

@@ -13,7 +13,7 @@ from cni_netkit import log
 from cni_netkit.kernel.errors import KernelError, LackingKind
 from cni_netkit.kernel.model import Bucket, Link
 from cni_netkit.spec.errors import CNIError, Code
-from cni_netkit.steps.base import Outcome, World, difference
+from cni_netkit.steps.base import Outcome, World, difference, existing, ours
 
 LATENCY = 25
 """How long a packet may wait for its turn, in milliseconds, once the burst is used up."""
@@ -67,20 +67,19 @@ class Bandwidth:
         """Delete the ifb device, if it is ours; the rest goes with the host's end."""
         if self.name in outcome.untouched:
             return
-        index = outcome.ifb_index
-        found = world.host.link(index=index) if index else world.host.link(name=self.ifb)
-        if found is not None and (found.kind, found.alias) == ("ifb", self.alias):
+        found = ours(world.host, self.alias, self.ifb, outcome.ifb_index)
+        if found is not None and found.kind == "ifb":
             world.host.delete_link(found)
 
     def check(self, world: World, outcome: Outcome) -> None:
         """Both buckets, the ifb device, and the way to it."""
-        outside = _existing(world, self.device)
+        outside = existing(world.host, self.device, f"device {self.device} on the host")
         if self.ingress_rate:
             _compare(world, outside, self._ingress)
         if not self.egress_rate:
             return
-        ifb = _existing(world, self.ifb)
         where = f"device {self.ifb} on the host"
+        ifb = existing(world.host, self.ifb, where)
         if ifb.kind != "ifb":
             raise difference(f"kind of {where}", "ifb", ifb.kind)
         if not ifb.up:
@@ -139,13 +138,6 @@ def bucket(rate: int, burst: int) -> Bucket:
     """
     rate, burst = rate // 8, burst // 8
     return Bucket(rate, burst, min(rate * LATENCY // 1000 + burst, LIMIT_MAX))
-
-
-def _existing(world: World, name: str) -> Link:
-    found = world.host.link(name=name)
-    if found is None:
-        raise difference(f"device {name} on the host", "a device", None)
-    return found
 
 
 def _compare(world: World, device: Link, expected: Bucket) -> None:

@@ -13,6 +13,7 @@ from cni_netkit.spec.result import JSON
 
 if TYPE_CHECKING:
     from cni_netkit.ipam import Ipam
+    from cni_netkit.kernel.model import Link
     from cni_netkit.kernel.namespace import Namespace
 
 
@@ -70,6 +71,20 @@ class Outcome:
     def as_dict(self) -> JSON:
         """For the record."""
         return dict(vars(self))
+
+
+def ours(namespace: Namespace, alias: str, name: str, index: int) -> Link | None:
+    """The device that bears our alias: by index where that is known, by name else."""
+    found = namespace.link(index=index) if index else namespace.link(name=name)
+    return found if found is not None and found.alias == alias else None
+
+
+def existing(namespace: Namespace, name: str, where: str) -> Link:
+    """The device of that name, for CHECK. Raises error 105 where there is none; `where` says so."""
+    found = namespace.link(name=name)
+    if found is None:
+        raise difference(where, "a device", None)
+    return found
 
 
 class Step(Protocol):

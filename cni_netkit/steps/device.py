@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, ClassVar
 from cni_netkit.kernel.errors import KernelError
 from cni_netkit.kernel.model import Link, Wanted
 from cni_netkit.spec.errors import CNIError, Code
-from cni_netkit.steps.base import Outcome, World, difference
+from cni_netkit.steps.base import Outcome, World, difference, ours
 
 if TYPE_CHECKING:
     from cni_netkit.kernel.namespace import Namespace
@@ -171,10 +171,7 @@ class Device:
             raise difference(f"MTU of {where}", self.mtu, found.mtu)
 
     def _delete_ours(self, namespace: Namespace, name: str, index: int) -> None:
-        found = namespace.link(index=index) if index else namespace.link(name=name)
-        if found is None and index:
-            return
-        if found is not None and found.alias == self.alias:
+        if found := ours(namespace, self.alias, name, index):
             namespace.delete_link(found)
 
     def _verify_sizes(self, made: Link) -> None:
