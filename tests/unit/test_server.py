@@ -138,6 +138,16 @@ def handler(monkeypatch: pytest.MonkeyPatch) -> Iterator[Handler]:
 
 
 @pytest.fixture
+def notices(path: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[socket.socket]:
+    """Where systemd would listen (sd_notify(3))."""
+    monkeypatch.setenv("NOTIFY_SOCKET", path + ".notify")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as made:
+        made.bind(path + ".notify")
+        made.settimeout(DEADLINE)
+        yield made
+
+
+@pytest.fixture
 def clients() -> Iterator[ThreadPoolExecutor]:
     """Threads to ask from."""
     with ThreadPoolExecutor() as executor:
@@ -398,17 +408,14 @@ def test_agent_that_can_start_no_thread_says_so(path: str, monkeypatch: pytest.M
 def test_stop_finishes_what_runs_and_refuses_the_rest(
     small: None,
     path: str,
+    notices: socket.socket,
     monkeypatch: pytest.MonkeyPatch,
     clients: ThreadPoolExecutor,
 ) -> None:
     """What has begun is answered; what waited or comes is told to come again: error 11."""
     handler = Handler()
     monkeypatch.setattr(verbs, "handle", handler)
-    notices = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-    monkeypatch.setenv("NOTIFY_SOCKET", path + ".notify")
-    with notices, server.listen(path) as listener, served(listener) as agent:
-        notices.bind(path + ".notify")
-        notices.settimeout(DEADLINE)
+    with server.listen(path) as listener, served(listener) as agent:
         running = clients.submit(ask, path)
         wait_for(lambda: handler.begun, "one is at work")
         with connect(path) as waiting:
@@ -431,17 +438,14 @@ def test_stop_finishes_what_runs_and_refuses_the_rest(
 def test_stop_refuses_nobody_on_a_socket_that_stays(
     small: None,
     path: str,
+    notices: socket.socket,
     monkeypatch: pytest.MonkeyPatch,
     clients: ThreadPoolExecutor,
 ) -> None:
     """What was accepted is finished; who comes then is not touched: the next agent answers."""
     handler = Handler()
     monkeypatch.setattr(verbs, "handle", handler)
-    notices = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-    monkeypatch.setenv("NOTIFY_SOCKET", path + ".notify")
-    with notices, server.listen(path) as listener:
-        notices.bind(path + ".notify")
-        notices.settimeout(DEADLINE)
+    with server.listen(path) as listener:
         with served(listener, inherited=True) as agent:
             running = clients.submit(ask, path)
             wait_for(lambda: handler.begun, "one is at work")
