@@ -3,10 +3,14 @@
 import hashlib
 import io
 import json
+import platform
 import tarfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
+"""GOARCH of what uname calls the machine."""
 
 
 def write(
@@ -17,8 +21,8 @@ def write(
     folders: Sequence[str] = (),
     links: Mapping[str, str] | None = None,
     config: Mapping[str, Any],
-) -> None:
-    """An image of one layer."""
+) -> Path:
+    """An image of one layer; where it is, for `ctr images import`."""
     layer = io.BytesIO()
     with tarfile.open(fileobj=layer, mode="w") as tar:
         for folder in folders:
@@ -37,7 +41,7 @@ def write(
 
     packed = blob("layer.v1.tar", layer.getvalue())
     settings = {
-        "architecture": "amd64",
+        "architecture": ARCHITECTURES[platform.machine()],
         "os": "linux",
         "config": dict(config),
         "rootfs": {"type": "layers", "diff_ids": [packed["digest"]]},
@@ -52,6 +56,7 @@ def write(
         _add(tar, "index.json", tarfile.REGTYPE, json.dumps(index).encode())
         for digest, data in blobs.items():
             _add(tar, f"blobs/sha256/{digest}", tarfile.REGTYPE, data)
+    return target
 
 
 def _add(

@@ -101,11 +101,13 @@ class Agent:
                     raise AgentError("not even one thread can be started")
             self._stopped.recv(1)
             self._draining = True
+            # Whoever connects from now on to a socket that stays is the next agent's.
+            self._drained = self._inherited
             _notify("STOPPING=1")
             if not self._inherited:
                 with self._guard:
                     self._guard.wait_for(self._is_idle)
-            self._drained = True
+                self._drained = True
             self._end.send(b"\0")
             for worker in self._workers:
                 worker.join()
@@ -154,7 +156,7 @@ class Agent:
         """Wait for a connection that this worker is to serve; None: there will be none."""
         while not self._drained:
             ready.poll()
-            connection = self._accept()
+            connection = None if self._drained else self._accept()
             if connection is None:
                 continue
             work = connection, time.monotonic()

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 from tests.bench.contenders import AGENT, PTP, Cast, compiler
 from tests.bench.node import SOCKET, nodes
 from tests.bench.parts import WARM_UP, Row, Rows, Sizes
+from tests.runtimes.runtime import Asked, Place, write_list
 
 if TYPE_CHECKING:
     from tests.runtimes.containerd import Containerd
-    from tests.runtimes.runtime import Place
 
 JSON = dict[str, Any]
 VERBS = ("RunPodSandbox", "StopPodSandbox")
@@ -82,7 +82,7 @@ def pods(cast: Cast, sizes: Sizes) -> Rows:
 def _life(containerd: "Containerd", name: str, handler: str) -> dict[str, float]:
     """Milliseconds for starting a pod and for stopping it; removing it is not timed."""
     began = time.perf_counter()
-    pod = containerd.run(name, handler=handler)
+    pod = containerd.run(name, Asked(handler=handler))
     runs = time.perf_counter()
     containerd.stop(pod)
     stopped = time.perf_counter()
@@ -109,8 +109,6 @@ def _prepared(
     folder: Path, cast: Cast, handlers: list[Handler]
 ) -> tuple["Place", str, dict[str, Path]]:
     """A place for containerd 2, with a network for each handler."""
-    from tests.runtimes.containerd import write_list
-    from tests.runtimes.runtime import Place
 
     networks = {each.name: folder / each.name for each in handlers}
     for number, each in enumerate(handlers, 1):

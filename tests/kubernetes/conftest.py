@@ -16,9 +16,10 @@ import grpc
 import pytest
 import yaml
 
+from tests import oci
 from tests.kernel import judge
 from tests.kernel.conftest import Answer, Node
-from tests.kubernetes import containerd, image, kubelet
+from tests.kubernetes import containerd, kubelet
 
 JSON = dict[str, Any]
 ROOT = Path(__file__).parents[2]
@@ -68,14 +69,13 @@ def _pause(tar: Path) -> Path:
     busybox = Path("/bin/busybox").read_bytes()
     forever = {"Entrypoint": ["/busybox", "sleep", "2147483647"]}
     name = f"docker.io/library/{containerd.PAUSE}"
-    image.write(tar, name, files={"busybox": busybox}, config=forever)
-    return tar
+    return oci.write(tar, name, files={"busybox": busybox}, config=forever)
 
 
 def _cni_netkit(tar: Path) -> Path:
     """The frame of a Debian system; see `Pod.container` for the rest."""
     installation = os.environ["CNI_NETKIT_INSTALLATION"]
-    image.write(
+    return oci.write(
         tar,
         "docker.io/library/cni-netkit:0.1.0",
         folders=("usr", "etc", "proc", "sys", "dev", "run", "tmp", "var", "opt", "host"),
@@ -85,7 +85,6 @@ def _cni_netkit(tar: Path) -> Path:
         },
         config={"Env": ["PATH=/usr/sbin:/usr/bin:/sbin:/bin"]},
     )
-    return tar
 
 
 @dataclass

@@ -5,13 +5,11 @@ import json
 import os
 import shutil
 import subprocess
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from cni_netkit.spec.annotations import CAPABILITY
 from tests.kernel import judge
-from tests.runtimes.containerd import write_list
-from tests.runtimes.runtime import JSON, Place, Pod, Ports, Refused, Runtime
+from tests.runtimes.runtime import JSON, NOTHING, Asked, Place, Pod, Refused, Runtime
 
 
 class Cnitool(Runtime):
@@ -25,7 +23,6 @@ class Cnitool(Runtime):
         found = os.environ.get("CNI_NETKIT_CNITOOL") or shutil.which("cnitool")
         assert found, "no cnitool: name one in CNI_NETKIT_CNITOOL, or `tests/lab/fetch cnitool`"
         self.program = found
-        self.network = ""
 
     def start(self) -> None:
         """Nothing runs."""
@@ -36,28 +33,15 @@ class Cnitool(Runtime):
     def end(self) -> None:
         """Nothing runs."""
 
-    def configure(self, conflist: JSON) -> None:
-        """It reads the folder at each call."""
-        write_list(self.place.networks, conflist)
-        self.network = str(conflist["name"])
-
-    def run(
-        self,
-        name: str,
-        *,
-        ports: Ports | None = None,
-        mac: str = "",
-        ips: Sequence[str] = (),
-        annotations: Mapping[str, str] | None = None,
-    ) -> Pod:
+    def run(self, name: str, asked: Asked = NOTHING) -> Pod:
         """add, in a fresh namespace; what is asked for goes through capabilities."""
         judge.run("ip", "netns", "add", name)
-        asked: JSON = {"mac": mac, "ips": list(ips), CAPABILITY: annotations}
-        asked["portMappings"] = [
+        values: JSON = {"mac": asked.mac, "ips": asked.ips, CAPABILITY: asked.annotations}
+        values["portMappings"] = [
             {"hostPort": host, "containerPort": inside, "protocol": "tcp"}
-            for host, inside in (ports or {}).items()
+            for host, inside in asked.ports.items()
         ]
-        capabilities = json.dumps({key: value for key, value in asked.items() if value})
+        capabilities = json.dumps({key: value for key, value in values.items() if value})
         try:
             result = json.loads(self._cnitool("add", name, capabilities))
         except Refused:

@@ -1,12 +1,11 @@
 """containerd with its CRI plugin, with every file it has in one folder."""
 
 import errno
-import json
 import os
 import signal
 import subprocess
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from tests.kernel import judge
 from tests.runtimes import image
 from tests.runtimes.containerd_config import configuration_of
 from tests.runtimes.cri import CRI, CRIError
-from tests.runtimes.runtime import JSON, Place, Pod, Ports, Refused, Runtime, fetched
+from tests.runtimes.runtime import JSON, NOTHING, Asked, Place, Pod, Refused, Runtime, fetched
 
 NO_FIELD = "the CRI has no field for it"
 GROUP = "/cni-netkit-pods"
@@ -67,7 +66,7 @@ class Containerd(Runtime):
         return True
 
     def _import_image(self) -> None:
-        file = image.archive(self.place.folder / "image.tar", self.place.folder / "root-of-pods")
+        file = image.archive(self.place.folder / "image.tar")
         # The transfer service of 2.x would unpack for overlayfs only.
         local = ["--local"] if self.second else []
         command = ["images", "import", *local, "--snapshotter", "native", str(file)]
@@ -92,8 +91,8 @@ class Containerd(Runtime):
             self._process.wait(judge.DEADLINE)
 
     def configure(self, conflist: JSON) -> None:
-        """Write the list as an installer does, by renaming, and wait until it was read."""
-        write_list(self.place.networks, conflist)
+        """And wait until it was read."""
+        super().configure(conflist)
         name = f'"Name":"{conflist["name"]}"'
         judge.wait_for(
             lambda: (
@@ -102,25 +101,16 @@ class Containerd(Runtime):
             f"containerd has read network {conflist['name']}",
         )
 
-    def run(
-        self,
-        name: str,
-        *,
-        ports: Ports | None = None,
-        mac: str = "",
-        ips: Sequence[str] = (),
-        annotations: Mapping[str, str] | None = None,
-        handler: str = "",
-    ) -> Pod:
+    def run(self, name: str, asked: Asked = NOTHING) -> Pod:
         """RunPodSandbox, as a kubelet asks for it."""
-        if mac or ips:
+        if asked.mac or asked.ips:
             raise Refused(NO_FIELD)
         identity = str(uuid.uuid4())
         namespaces = {"network": "POD", "pid": "CONTAINER", "ipc": "POD"}
         config: JSON = {
             "metadata": {"name": name, "namespace": "default", "uid": identity, "attempt": 0},
             "hostname": name,
-            "annotations": dict(annotations or {}),
+            "annotations": dict(asked.annotations),
             "log_directory": str(self.place.folder / "pods"),
             "linux": {
                 "cgroup_parent": f"{GROUP}/{identity}",
@@ -128,11 +118,11 @@ class Containerd(Runtime):
             },
             "port_mappings": [
                 {"protocol": "TCP", "host_port": host, "container_port": inside}
-                for host, inside in (ports or {}).items()
+                for host, inside in asked.ports.items()
             ],
         }
         try:
-            made = self._call("RunPodSandbox", config=config, runtime_handler=handler)
+            made = self._call("RunPodSandbox", config=config, runtime_handler=asked.handler)
         except CRIError as error:
             remove_group(f"{GROUP}/{identity}")
             raise Refused(str(error)) from None
@@ -176,13 +166,6 @@ class Containerd(Runtime):
     def _call(self, method: str, **request: object) -> JSON:
         assert self.cri is not None
         return self.cri.call(method, **request)  # type: ignore[arg-type]
-
-
-def write_list(networks: Path, conflist: JSON) -> None:
-    """Replace the one configuration list of a folder in one step."""
-    scratch = networks / ".new"
-    scratch.write_text(json.dumps(conflist))
-    scratch.rename(networks / "10.conflist")
 
 
 def remove_group(name: str) -> None:

@@ -4,14 +4,13 @@ import json
 import os
 import signal
 import subprocess
-from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 
 from tests.kernel import judge
 from tests.runtimes import image
-from tests.runtimes.containerd import remove_group, write_list
-from tests.runtimes.runtime import JSON, Place, Pod, Ports, Refused, Runtime, fetched
+from tests.runtimes.containerd import remove_group
+from tests.runtimes.runtime import JSON, NOTHING, Asked, Place, Pod, Refused, Runtime, fetched
 
 NO_CAPABILITY = "podman 4 passes no annotations to CNI plugins"
 
@@ -29,7 +28,6 @@ class Podman(Runtime):
     def __init__(self, place: Place) -> None:
         super().__init__(place)
         self.programs = fetched("podman")
-        self.network = ""
 
     def start(self) -> None:
         """Nothing runs but what is called; write what that reads."""
@@ -64,26 +62,14 @@ class Podman(Runtime):
                 found.append(int(folder.name))
         return found
 
-    def configure(self, conflist: JSON) -> None:
-        """podman reads the folder at each call."""
-        write_list(self.place.networks, conflist)
-        self.network = str(conflist["name"])
-
-    def run(
-        self,
-        name: str,
-        *,
-        ports: Ports | None = None,
-        mac: str = "",
-        ips: Sequence[str] = (),
-        annotations: Mapping[str, str] | None = None,
-    ) -> Pod:
+    def run(self, name: str, asked: Asked = NOTHING) -> Pod:
         """`podman run`; addresses are asked for as it lets a user do it."""
-        if annotations:
+        if asked.annotations:
             raise Refused(NO_CAPABILITY)
-        asked = [*(f"ip={each}" for each in ips), *([f"mac={mac}"] if mac else [])]
-        network = self.network + (":" + ",".join(asked) if asked else "")
-        published = [f"--publish={host}:{inside}" for host, inside in (ports or {}).items()]
+        options = [f"ip={each}" for each in asked.ips]
+        options += [f"mac={asked.mac}"] if asked.mac else []
+        network = self.network + (":" + ",".join(options) if options else "")
+        published = [f"--publish={host}:{inside}" for host, inside in asked.ports.items()]
         try:
             identifier = self._podman(
                 *("run", "--detach", "--name", name, "--network", network, *published),

@@ -1,5 +1,6 @@
 """What the tests ask of any runtime, and where its programs are."""
 
+import json
 import os
 import subprocess
 from abc import ABC, abstractmethod
@@ -38,6 +39,20 @@ class Pod:
     more: JSON = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Asked:
+    """What a user asks for with a pod; `handler` is one of containerd's."""
+
+    ports: Ports = field(default_factory=dict)
+    mac: str = ""
+    ips: Sequence[str] = ()
+    annotations: Mapping[str, str] = field(default_factory=dict)
+    handler: str = ""
+
+
+NOTHING = Asked()
+
+
 @dataclass
 class Place:
     """Where a runtime works: folders of its own, and what is set for the plugins it calls."""
@@ -53,6 +68,13 @@ class Place:
         return {**os.environ, **self.environment}
 
 
+def write_list(networks: Path, conflist: JSON) -> None:
+    """Replace the one configuration list of a folder in one step."""
+    scratch = networks / ".new"
+    scratch.write_text(json.dumps(conflist))
+    scratch.rename(networks / "10.conflist")
+
+
 class Runtime(ABC):
     """A container runtime; one network at a time."""
 
@@ -64,6 +86,7 @@ class Runtime(ABC):
 
     def __init__(self, place: Place) -> None:
         self.place = place
+        self.network = ""
 
     @abstractmethod
     def start(self) -> None:
@@ -77,20 +100,13 @@ class Runtime(ABC):
     def end(self) -> None:
         """End it for good."""
 
-    @abstractmethod
     def configure(self, conflist: JSON) -> None:
-        """Have this network, and no other, in force."""
+        """Have this network, and no other, in force: most read the folder at each call."""
+        write_list(self.place.networks, conflist)
+        self.network = str(conflist["name"])
 
     @abstractmethod
-    def run(
-        self,
-        name: str,
-        *,
-        ports: Ports | None = None,
-        mac: str = "",
-        ips: Sequence[str] = (),
-        annotations: Mapping[str, str] | None = None,
-    ) -> Pod:
+    def run(self, name: str, asked: Asked = NOTHING) -> Pod:
         """Start a pod. Raises `Refused`."""
 
     @abstractmethod

@@ -6,14 +6,14 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from tests.kernel import judge
 from tests.kernel.conftest import LAUNCHER, Node
-from tests.runtimes.runtime import JSON, ROOT, Pod, Ports, Runtime
+from tests.runtimes.runtime import JSON, NOTHING, ROOT, Asked, Pod, Runtime
 
 REFERENCE = ("loopback", "portmap")
 """What runtimes and configuration lists want beside ours."""
@@ -101,21 +101,13 @@ class Site:
         self.network = str(conflist["name"])
         self.runtime.configure(conflist)
 
-    def run(
-        self,
-        name: str,
-        *,
-        ports: Ports | None = None,
-        mac: str = "",
-        ips: Sequence[str] = (),
-        annotations: Mapping[str, str] | None = None,
-    ) -> Pod:
+    def run(self, name: str, asked: Asked = NOTHING) -> Pod:
         """Start a pod, which is removed at last if the test fails to do it.
 
         The agent has done it if there is one, else Python in a process of its own.
         """
         before = len(self.in_process())
-        pod = self.runtime.run(name, ports=ports, mac=mac, ips=ips, annotations=annotations)
+        pod = self.runtime.run(name, asked)
         self.pods.append(pod)
         own = len(self.in_process()) > before
         assert own != bool(self.agent and self.agent.runs), "the request went the other way"

@@ -12,7 +12,7 @@ from cni_netkit.spec.annotations import CAPABILITY
 from tests.kernel import judge
 from tests.kernel.conftest import CLONE_NEWNET, libc
 from tests.runtimes.conftest import Network
-from tests.runtimes.runtime import Refused
+from tests.runtimes.runtime import Asked, Refused
 from tests.runtimes.site import Site
 
 MANY = 20
@@ -75,7 +75,7 @@ def test_dual_stack(site: Site, network: Network) -> None:
 def test_mac(site: Site, network: Network) -> None:
     """The MAC address that a user asks for."""
     network(mode="l2", capabilities={"mac": True})
-    pod = site.run("pod", mac=MAC)
+    pod = site.run("pod", Asked(mac=MAC))
     assert judge.link("eth0", pod.netns)["address"] == MAC
     assert judge.pings(pod.addresses[0])
     site.remove(pod)
@@ -89,7 +89,7 @@ def test_ips(site: Site, network: Network) -> None:
         ranges[0][0]["subnet"].replace("0/24", "77"),
         ranges[1][0]["subnet"].replace("/64", "77"),
     ]
-    pod = site.run("pod", ips=wanted)
+    pod = site.run("pod", Asked(ips=wanted))
     assert {each.split("/")[0] for each in judge.addresses("eth0", pod.netns)} == set(wanted)
     assert set(pod.addresses) == set(wanted)
     assert all(judge.pings(each) for each in wanted)
@@ -105,7 +105,7 @@ def test_annotations(site: Site, network: Network) -> None:
         lease={"device": nic, "queues": "4-7"},
     )
     chosen = {"mode": "l2", "mtu": "1400", "lease": '{"count": 2}'}
-    pod = site.run("pod", annotations={f"cni-netkit/{key}": chosen[key] for key in chosen})
+    pod = site.run("pod", Asked(annotations={f"cni-netkit/{key}": chosen[key] for key in chosen}))
     device = judge.link("eth0", pod.netns)
     assert judge.netkit("eth0", pod.netns)["mode"] == "l2"
     assert device["mtu"] == 1400
@@ -124,7 +124,7 @@ def test_annotation_not_allowed(site: Site, network: Network) -> None:
     network(capabilities={CAPABILITY: True}, allowAnnotations=["mtu"])
     fault = "annotation cni-netkit/mode: mode is not in allowAnnotations"
     with pytest.raises(Refused, match=fault):
-        site.run("pod", annotations={"cni-netkit/mode": "l2"})
+        site.run("pod", Asked(annotations={"cni-netkit/mode": "l2"}))
 
 
 def test_host_ports(site: Site, network: Network) -> None:
@@ -138,7 +138,7 @@ def test_host_ports(site: Site, network: Network) -> None:
         where = ["-n", netns] if netns else []
         judge.run("ip", *where, "addr", "add", f"{address}/24", "dev", device)
         judge.run("ip", *where, "link", "set", device, "up")
-    pod = site.run("pod", ports={HOST_PORT: POD_PORT})
+    pod = site.run("pod", Asked(ports={HOST_PORT: POD_PORT}))
     with (
         socket_in(pod.netns) as server,
         socket_in(client) as asking,
