@@ -12,6 +12,7 @@ from pydantic import BaseModel
 from cni_netkit.ipam import ranges, static
 from cni_netkit.spec.config import (
     BURST_MAX,
+    DEVICE_ID_FORM,
     FOREIGN_KEYS,
     MTU_MAX,
     MTU_MIN,
@@ -24,7 +25,7 @@ JSON = dict[str, Any]
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 IFNAME = {"pattern": rf"^(?!\.{{1,2}}$)[^/:\s\u0000]{{1,{IFNAME_BYTES}}}$"}
-DEVICE_ID = {"pattern": r"^([A-Za-z0-9][A-Za-z0-9_.:@-]*)?$"}
+DEVICE_ID = {"pattern": f"^({DEVICE_ID_FORM})?$"}
 QUEUES = {
     "anyOf": [
         {

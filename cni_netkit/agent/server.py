@@ -83,7 +83,7 @@ class Agent:
         self._workers: list[threading.Thread] = []
         self._free = 0
         self._waiting: deque[Waiting] = deque()
-        self._draining = self._drained = False
+        self._refusing = self._drained = False
         self._stop, self._stopped = socket.socketpair()
         self._end, self._ended = socket.socketpair()
         self._stop.setblocking(False)
@@ -100,11 +100,10 @@ class Agent:
                 if not self._hire():
                     raise AgentError("not even one thread can be started")
             self._stopped.recv(1)
-            self._draining = True
             # Whoever connects from now on to a socket that stays is the next agent's.
-            self._drained = self._inherited
+            self._refusing, self._drained = not self._inherited, self._inherited
             _notify("STOPPING=1")
-            if not self._inherited:
+            if self._refusing:
                 with self._guard:
                     self._guard.wait_for(self._is_idle)
                 self._drained = True
@@ -144,10 +143,9 @@ class Agent:
         ready.register(self._ended, select.POLLIN)
         while True:
             with self._leading:
-                following = self._lead(ready)
-            if following is None:
+                work = self._lead(ready)
+            if work is None:
                 return
-            work: Waiting | None = following
             while work:
                 self._serve_one(*work)
                 work = self._next()
@@ -177,7 +175,7 @@ class Agent:
             if self._waiting:
                 return self._waiting.popleft()
             self._free += 1
-            if self._draining:
+            if self._refusing:
                 self._guard.notify_all()
             return None
 
@@ -194,7 +192,7 @@ class Agent:
             time.sleep(PAUSE_SECONDS)
             return None
         self._accepting = True
-        if self._draining and not self._inherited:
+        if self._refusing:
             _refuse(connection, "the agent is being stopped")
         elif not _is_root(connection):
             _refuse(connection, "only root may use the agent", Code.INVALID_ENVIRONMENT)
@@ -206,7 +204,7 @@ class Agent:
         try:
             # The launcher's patience began when it connected: what has waited has less time left.
             seconds = deadline.SECONDS - (time.monotonic() - accepted)
-            if self._draining and not self._inherited:
+            if self._refusing:
                 _refuse(connection, "the agent is being stopped")
             elif seconds <= 0:
                 _refuse(connection, "the agent was too busy to begin with the request")

@@ -24,6 +24,9 @@ from cni_netkit.spec.errors import CNIError, Code
 from cni_netkit.spec.request import check_ifname
 
 MTU_MIN, MTU_MAX = 68, 65535
+DEVICE_ID_FORM = r"[A-Za-z0-9][A-Za-z0-9_.:@-]*"
+"""What becomes part of a path under /sys/bus."""
+
 QUEUES_MAX = 1024
 """NETKIT_NUM_RX_QUEUES_MAX of drivers/net/netkit.c; queue 0 is the device's own."""
 
@@ -69,8 +72,7 @@ def _valid_mac(value: str) -> str:
 
 
 def _valid_device_id(value: str) -> str:
-    # It becomes part of a path under /sys/bus.
-    if value and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.:@-]*", value):
+    if value and not re.fullmatch(DEVICE_ID_FORM, value):
         raise ValueError("is neither a bus address such as 0000:03:00.0 nor a device's name")
     return value
 
