@@ -4,7 +4,6 @@ Packages come from where this machine's own apt takes them, wheels from pip's in
 used as long as it is there: remove the folder to have newer ones. Tests work on copies.
 """
 
-import os
 import platform
 import re
 import shutil
@@ -15,9 +14,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from tests.lab.debian import CACHE, mirror
+from tests.lab.debian import OWN_RELEASE as RELEASE
+
 ROOT = Path(__file__).parents[2]
-CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cni-netkit"
-RELEASE = platform.freedesktop_os_release().get("VERSION_CODENAME", "")
 NODE = ["python3-venv", "systemd", "iproute2", "iputils-ping", "nftables", "procps"]
 """What a node has. Nothing to compile with, and no pip outside of virtual environments."""
 
@@ -32,14 +32,6 @@ def run(*command: str | Path, **options: object) -> str:
     done = subprocess.run(command, capture_output=True, text=True, **options)  # type: ignore[call-overload]
     assert done.returncode == 0, f"{command}: {done.returncode}\n{done.stdout}{done.stderr}"
     return str(done.stdout)
-
-
-def mirror() -> str:
-    """Where this machine's apt takes the packages of its own release from."""
-    for line in run("apt-get", "--print-uris", "update").splitlines():
-        if found := re.match(rf"'(\S+?)/?/dists/{re.escape(RELEASE or '?')}/InRelease'", line):
-            return found[1]
-    raise AssertionError(f"apt knows no mirror of this machine's release ({RELEASE or 'unnamed'})")
 
 
 @contextmanager
