@@ -113,10 +113,12 @@ class NetlinkSocket:
         self.interrupted = interrupted
         return list(answers.values())
 
-    def dump(self, asked: str, message: Any, kind: int) -> list[Any]:
+    def dump(
+        self, asked: str, message: Any, kind: int, tolerated: Collection[int] = ()
+    ) -> list[Any]:
         """Ask for every object; again, where it changed meanwhile (NLM_F_DUMP_INTR)."""
         for _ in range(DUMP_ATTEMPTS):
-            (answers,) = self.ask(Ask(asked, message, kind, NLM_F_DUMP))
+            (answers,) = self.ask(Ask(asked, message, kind, NLM_F_DUMP), tolerated=tolerated)
             if not self.interrupted:
                 break
         return answers

@@ -45,6 +45,8 @@ FIRST_AND_ALL = 1 << 16 | sockets.htons(uapi.ETH_P_ALL)
 """struct tcmsg's tcm_info of a filter: preference 1, packets of every protocol."""
 
 U32_MAX = 0xFFFFFFFF
+NOTHING_THERE = (errno.ENOENT, errno.EINVAL)
+"""What the kernel answers who asks for shaping that is not there."""
 
 
 def shape(socket: NetlinkSocket, index: int, device: str, bucket: Bucket) -> None:
@@ -83,14 +85,9 @@ def redirect(socket: NetlinkSocket, index: int, device: str, target: Link) -> No
 def bucket(socket: NetlinkSocket, index: int) -> FoundBucket | None:
     """The token bucket on what a device sends; None where there is none."""
     request = TCMSG.pack(0, index, 0, TC_H_ROOT, 0)
-    try:
-        # The kernel tells it to all who listen, and with NLM_F_ECHO to who asked.
-        asked = Ask("look up what shapes a device", request, RTM_GETQDISC, NLM_F_ECHO)
-        (answers,) = socket.ask(asked)
-    except KernelError as error:
-        if error.errno not in (errno.ENOENT, errno.EINVAL):
-            raise
-        return None
+    # The kernel tells it to all who listen, and with NLM_F_ECHO to who asked.
+    asked = Ask("look up what shapes a device", request, RTM_GETQDISC, NLM_F_ECHO)
+    (answers,) = socket.ask(asked, tolerated=NOTHING_THERE)
     for answer in answers:
         attributes = Attributes(answer[TCMSG.size :])
         if attributes.text(uapi.TCA_KIND) != TBF:
@@ -105,13 +102,7 @@ def bucket(socket: NetlinkSocket, index: int) -> FoundBucket | None:
 def redirected(socket: NetlinkSocket, index: int) -> int | None:
     """Index of the device that all goes to that one receives; None where it is not redirected."""
     request = TCMSG.pack(0, index, 0, TC_H_CLSACT_INGRESS, FIRST_AND_ALL)
-    try:
-        answers = socket.dump("list the filters", request, RTM_GETTFILTER)
-    except KernelError as error:
-        if error.errno not in (errno.ENOENT, errno.EINVAL):
-            raise
-        return None
-    for answer in answers:
+    for answer in socket.dump("list the filters", request, RTM_GETTFILTER, NOTHING_THERE):
         *_, info = TCMSG.unpack_from(answer)
         attributes = Attributes(answer[TCMSG.size :])
         if info == FIRST_AND_ALL and attributes.text(uapi.TCA_KIND) == U32:
