@@ -9,6 +9,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -139,6 +140,21 @@ def files(folder: str) -> dict[str, bytes]:
     return {str(path): path.read_bytes() for path in Path(folder).rglob("*") if path.is_file()}
 
 
+def _has_local_routes(netns: str) -> bool:
+    """The kernel adds them from a work queue (addrconf_dad_begin()), a moment after the address."""
+    given = {
+        item["local"]
+        for each in ip("-6", "addr", netns=netns)
+        if {"UP", "LOWER_UP"} <= set(each.get("flags", ()))
+        for item in each["addr_info"]
+        if item["scope"] != "link"
+    }
+    if given <= {"::1"}:
+        return True
+    routes = ip("-6", "route", "show", "table", "local", netns=netns)
+    return given <= {each["dst"] for each in routes if each.get("type") == "local"}
+
+
 def world(*netns: str) -> dict[str, Any]:
     """Everything that an ADD may change, to be compared before and after.
 
@@ -147,6 +163,7 @@ def world(*netns: str) -> dict[str, Any]:
     """
     seen: dict[str, Any] = {}
     for name in ("", *netns):
+        wait_for(partial(_has_local_routes, name), "IPv6 addresses have their local routes")
         seen[f"links {name}"] = {
             each["ifname"]: (
                 each["ifindex"],
