@@ -37,6 +37,7 @@ from cni_netkit.spec.request import check_ifname
 
 if TYPE_CHECKING:
     from cni_netkit.kernel import netdev
+    from cni_netkit.kernel.ethtool import Ethtool
 
 PROBES = {
     "netkit": None,
@@ -79,6 +80,7 @@ class Namespace:
         self.netns = netns
         self._sockets: dict[int, NetlinkSocket] = {}
         self._family: netdev.Family | None = None
+        self._ethtool: Ethtool | None = None
 
     @classmethod
     def current(cls) -> Namespace:
@@ -106,6 +108,9 @@ class Namespace:
         for socket in self._sockets.values():
             socket.close()
         self._sockets.clear()
+        if self._ethtool is not None:
+            self._ethtool.close()
+            self._ethtool = None
         self.netns.close()
 
     # Devices
@@ -253,6 +258,16 @@ class Namespace:
         finally:
             trial.close()
         return None
+
+    @property
+    def ethtool(self) -> Ethtool:
+        """The NICs of this namespace: rings, channels, features, RSS, flow rules."""
+        if self._ethtool is None:
+            from cni_netkit.kernel.ethtool import Ethtool
+            from cni_netkit.kernel.siocethtool import EthtoolIoctl
+
+            self._ethtool = Ethtool(self._genl, EthtoolIoctl(self.netns))
+        return self._ethtool
 
     # Shaping
 
