@@ -228,6 +228,7 @@ def _read(answer: bytes) -> Link:
     info = attributes.nest(uapi.IFLA_LINKINFO)
     kind = info.text(uapi.IFLA_INFO_KIND)
     own = info.nest(uapi.IFLA_INFO_DATA if kind == "netkit" else 0)
+    xdp = attributes.nest(uapi.IFLA_XDP)
 
     def name(attribute: int, names: dict[str, int]) -> str | None:
         value = own.number(attribute)
@@ -253,4 +254,6 @@ def _read(answer: bytes) -> Link:
         peer_scrub=name(uapi.IFLA_NETKIT_PEER_SCRUB, NETKIT_SCRUB),
         headroom=own.number(uapi.IFLA_NETKIT_HEADROOM),
         tailroom=own.number(uapi.IFLA_NETKIT_TAILROOM),
+        # Where there are two, one of them in hardware, only the numbers by mode are given.
+        xdp_program=xdp.number(uapi.IFLA_XDP_PROG_ID) or xdp.number(uapi.IFLA_XDP_DRV_PROG_ID),
     )

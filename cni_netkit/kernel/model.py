@@ -36,7 +36,10 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Link:
-    """A device as the kernel describes it. netkit's own attributes are None on other kinds."""
+    """A device as the kernel describes it. netkit's own attributes are None on other kinds.
+
+    `xdp_program`: the id of the XDP program that it runs.
+    """
 
     index: int
     name: str
@@ -56,6 +59,7 @@ class Link:
     peer_scrub: str | None = None
     headroom: int | None = None
     tailroom: int | None = None
+    xdp_program: int | None = None
 
 
 @dataclass(frozen=True)

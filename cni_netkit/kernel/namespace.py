@@ -269,6 +269,32 @@ class Namespace:
             self._ethtool = Ethtool(self._genl, EthtoolIoctl(self.netns))
         return self._ethtool
 
+    def xdp_features(self, nic: Link) -> frozenset[str]:
+        """What a NIC's driver can do with XDP, by the kernel's names: "basic", "xsk-zerocopy"."""
+        from cni_netkit.kernel import netdev
+
+        return netdev.xdp_features(self._genl, self._netdev.number, nic.index)
+
+    # The XDP program for AF_XDP, on NICs of the host
+
+    def attach_our_xdp(self, nic: Link, *, copy: bool = False) -> None:
+        """Have a NIC run our XDP program; see `bpf.attach`."""
+        from cni_netkit.kernel import bpf
+
+        bpf.attach(nic, copy=copy)
+
+    def detach_our_xdp(self, name: str) -> None:
+        """Take `attach_our_xdp` back."""
+        from cni_netkit.kernel import bpf
+
+        bpf.detach(name)
+
+    def runs_our_xdp(self, nic: Link) -> bool:
+        """Whether a NIC runs our XDP program."""
+        from cni_netkit.kernel import bpf
+
+        return bpf.is_attached(nic)
+
     # Shaping
 
     def create_ifb(self, name: str, alias: str, mtu: int) -> Link:

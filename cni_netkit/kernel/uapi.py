@@ -73,6 +73,7 @@ IFLA_GROUP = 27
 IFLA_NET_NS_FD = 28
 IFLA_EXT_MASK = 29
 IFLA_NUM_RX_QUEUES = 32
+IFLA_XDP = 43
 IFLA_TARGET_NETNSID = 46
 IFLA_INFO_KIND = 1
 IFLA_INFO_DATA = 2
@@ -88,6 +89,10 @@ IFLA_NETKIT_HEADROOM = 8
 IFLA_NETKIT_TAILROOM = 9
 IFLA_NETKIT_PAIRING = 10
 RTEXT_FILTER_SKIP_STATS = 8
+IFLA_XDP_PROG_ID = 4
+IFLA_XDP_DRV_PROG_ID = 5
+XDP_FLAGS_SKB_MODE = 0x2
+XDP_FLAGS_DRV_MODE = 0x4
 
 # include/uapi/linux/rtnetlink.h, TCA_*; pkt_sched.h; pkt_cls.h; tc_act/tc_mirred.h
 TCA_KIND = 1
@@ -139,7 +144,12 @@ NETKIT_SCRUB = {"none": 0, "default": 1}
 NETKIT_PAIRING = {"pair": 0, "single": 1}
 
 
+# include/uapi/linux/bpf.h
+BPF_XDP = 37
+BPF_LINK_TYPE_XDP = 6
+
 # include/uapi/linux/netdev.h
+NETDEV_CMD_DEV_GET = 1
 NETDEV_CMD_QUEUE_GET = 10
 NETDEV_CMD_QUEUE_CREATE = 16
 NETDEV_QUEUE_TYPE_RX = 0
