@@ -158,6 +158,10 @@ class Namespace:
             return link.get(self._rtnl, name=name, nsid=nsid)
         return None
 
+    def mark(self, index: int, device: str, alias: str) -> None:
+        """Give a device another alias."""
+        self._rtnl.ask(link.mark(device, alias, index))
+
     def configure(
         self,
         index: int,
