@@ -53,7 +53,9 @@ class Record:
 
     `config`, `arguments`, `path` are the request's, for the IPAM plugin; `steps` the plan's;
     `outcome` what doing them brought. `complete` is false while ADD is under way, in `process`
-    (its number and start time).
+    (its number and start time). `added_to` is None for what a runtime asked for; for what an
+    administrator added to a running container, the device there that it belongs to and goes with,
+    or "" where the namespace has none of ours.
     """
 
     attachment: Attachment
@@ -67,6 +69,7 @@ class Record:
     outcome: dict[str, Any] = field(default_factory=dict)
     complete: bool = False
     process: list[int] = field(default_factory=lambda: own_identity(os.getpid()))
+    added_to: str | None = None
 
     def dump(self) -> bytes:
         """The record as JSON."""
@@ -86,6 +89,7 @@ class Record:
         if not (
             all(isinstance(each, dict) for each in [record.config, record.outcome, *record.steps])
             and all(isinstance(each, str) for each in vars(record.attachment).values())
+            and isinstance(record.added_to, str | None)
         ):
             raise ValueError("a field of the record is of another type")
         return record
@@ -141,6 +145,19 @@ class Store:
         for path in sorted(self._root.glob(f"{network or '*'}/*:*.json")):
             if record := self._load(path) or _cut_off(path):
                 yield record
+
+    def added_to(self, attachment: Attachment) -> list[Record]:
+        """What an administrator added to an attachment."""
+        own = self._path(attachment)
+        folder = os.path.dirname(own)
+        beginning = f"{attachment.container_id}:"
+        try:
+            names = os.listdir(folder)
+        except FileNotFoundError:
+            return []
+        paths = [f"{folder}/{name}" for name in sorted(names) if name.startswith(beginning)]
+        found = [self._load(path) for path in paths if path.endswith(".json") and path != own]
+        return [each for each in found if each and each.added_to == attachment.ifname]
 
     @contextlib.contextmanager
     def lock(self, what: object, *, wait: bool = True) -> Iterator[None]:

@@ -66,7 +66,9 @@ class Device:
             self._delete_ours(world.container, self.container_name, outcome.container_index)
         elif outcome.container_nsid is not None:
             # The path is gone; the namespace itself may live on, held by a process.
-            found = world.host.link_in(outcome.container_nsid, self.container_name)
+            found = world.host.link_in(
+                outcome.container_nsid, self.container_name, outcome.container_index
+            )
             if found and bears(found.alias, self.alias):
                 world.host.delete_link(found, outcome.container_nsid)
 
