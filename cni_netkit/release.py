@@ -41,7 +41,9 @@ def release(request: Request, store: Store, attachment: Attachment, record: Reco
 def _release_added(request: Request, store: Store, attachment: Attachment) -> None:
     with store.lock(attachment):
         if record := store.load(attachment):
-            release(replace(request, config=record.config), store, attachment, record)
+            # The socket that came with the request is in use already.
+            own = replace(request, config=record.config, route_descriptor=None)
+            release(own, store, attachment, record)
 
 
 def _plan_of(
