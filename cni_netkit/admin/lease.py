@@ -93,7 +93,7 @@ def _look_up(container: str) -> tuple[list[Record], str]:
     every = records()
     if exact := [each for each in every if each.attachment.container_id == container]:
         return exact, ""
-    path = os.path.join(NAMES, container)
+    path = container if "/" in container else f"{NAMES}/{container}"
     try:
         with closing(Namespace.at(path)) as namespace:
             identity = list(namespace.netns.identity)

@@ -38,6 +38,7 @@ def test_record_round_trip() -> None:
         outcome={"addresses": [{"address": "10.1.0.2/24"}], "container_nsid": None},
         complete=True,
         arguments="IP=10.1.0.2",
+        added_to="eth0",
     )
     assert Record.load(written.dump()) == written
 
@@ -166,6 +167,7 @@ def test_a_record_that_cannot_be_read(store: Store, tmp_path: Path, damage: byte
         ("config", []),
         ("attachment", {"network": "net", "container_id": 5, "ifname": "eth0"}),
         ("attachment", {"network": "net"}),
+        ("added_to", 1),
         ("unheard_of", 1),
     ],
 )
@@ -196,6 +198,28 @@ def test_all(store: Store) -> None:
     assert [each.attachment for each in store.all()] == [FIRST, SECOND, ELSEWHERE]
     assert [each.attachment for each in store.all("net")] == [FIRST, SECOND]
     assert list(store.all("ne")) == []
+
+
+def test_added_to(store: Store, tmp_path: Path) -> None:
+    """What was added to one attachment, by name; none that a runtime asked for or that is unreadable."""
+    added = [
+        record(Attachment("net", "c1", name), added_to="eth0", complete=name == "rxq0")
+        for name in ("rxq0", "rxq1")
+    ]
+    others = [
+        record(FIRST),
+        record(Attachment("net", "c1", "zc0")),
+        record(Attachment("net", "c1", "rxq2"), added_to="eth1"),
+        record(Attachment("net", "c1", "rxq3"), added_to=""),
+        record(Attachment("net", "c1x", "rxq0"), added_to="eth0"),
+        record(Attachment("net2", "c1", "rxq0"), added_to="eth0"),
+    ]
+    for each in (*reversed(added), *others):
+        store.create(each)
+    file_of(tmp_path, Attachment("net", "c1", "rxq4")).write_bytes(added[0].dump()[:-1])
+    assert store.added_to(FIRST) == added
+    assert store.added_to(SECOND) == []
+    assert store.added_to(Attachment("none", "c1", "eth0")) == []
 
 
 def test_all_of_nothing(tmp_path: Path) -> None:
