@@ -35,7 +35,7 @@ def release(request: Request, store: Store, attachment: Attachment, record: Reco
                 partial(_release_added, request, store, added.attachment),
             )
         undo.run().throw()
-        store.remove(attachment)
+        store.remove(attachment, record.added_to if record else None)
 
 
 def _release_added(request: Request, store: Store, attachment: Attachment) -> None:
@@ -77,12 +77,12 @@ def _plan_without_record(request: Request, attachment: Attachment, world: World)
 def sweep(network: str | None = None) -> None:
     """Release what nobody else will, of all networks or of one.
 
-    That is what processes left half done that died, and what outlived a namespace that has no
-    attachment of a runtime. For an agent, before its first request.
+    That is what processes left half done that died, and what was added to a container and has
+    neither its device nor what it was added to any more. For an agent, before its first request.
     """
     store = Store()
     for record in store.all(network):
-        if not _is_left_over(record):
+        if not _is_left_over(store, record):
             continue
         attachment = record.attachment
         request = Request(
@@ -91,7 +91,7 @@ def sweep(network: str | None = None) -> None:
         failures = Failures(as_cni_error)
         failures.attempt(
             f"release {attachment}",
-            partial(collect_one, request, store, attachment, _is_left_over),
+            partial(collect_one, request, store, attachment, partial(_is_left_over, store)),
         )
         try:
             failures.throw()
@@ -101,9 +101,14 @@ def sweep(network: str | None = None) -> None:
             log.info("released what was left over", attachment=str(attachment))
 
 
-def _is_left_over(record: Record) -> bool:
-    unclaimed = record.complete and record.added_to == ""
-    return record.abandoned or (unclaimed and device_of(record) is None)
+def _is_left_over(store: Store, record: Record) -> bool:
+    if not record.complete:
+        return record.abandoned
+    return (
+        record.added_to is not None
+        and store.load(record.base) is None
+        and device_of(record) is None
+    )
 
 
 def collect_one(

@@ -103,7 +103,7 @@ def add(request: Request) -> JSON:
             failures = undo.run()
             failures.note_on(failure)
             if not failures:
-                store.remove(attachment)
+                store.remove(attachment, request.added_to)
             raise failure from error
         return rendered
 

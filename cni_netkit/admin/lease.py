@@ -80,7 +80,7 @@ def remove(arguments: argparse.Namespace) -> Record:
             f"no device {arguments.ifname} was added to {arguments.container}",
             f"there is: {', '.join(sorted(added)) or 'none'}",
         )
-    with Store().lock(replace(record.attachment, ifname=record.added_to or "")):
+    with Store().lock(record.base):
         _detach(record)
     return record
 

@@ -493,6 +493,22 @@ def abandon(c: str) -> None:
     record.write_text(re.sub(r'"process":\[\d+', '"process":[0', text))
 
 
+def test_orphan_without_device(node: Node, conf: Conf, cni_netkit: Command) -> None:
+    """The container's record and its namespace are gone: the agent's next start cleans up."""
+    nic, c = node.nic(), node.container()
+    before = judge.files("/var/lib/cni/netkit")
+    node.add(conf(ipam=None), c)
+    cni_netkit("lease", "add", identifier(c), "--device", nic)
+    Path(f"/var/lib/cni/netkit/net/{identifier(c)}:eth0.json").unlink()
+    release.sweep()
+    assert set(judge.leases(nic)) == {7}, "there may be a DEL to come"
+    judge.run("ip", "netns", "del", c)
+    judge.wait_for(lambda: judge.leases(nic) == {}, "the kernel gives the queue back")
+    release.sweep()
+    left = judge.files("/var/lib/cni/netkit")
+    assert {name for name in left if "/lock" not in name} == set(before)
+
+
 def test_nic_that_is_removed(node: Node, conf: Conf, cni_netkit: Command) -> None:
     """The kernel takes the device with it, and the pair stays; added again when the NIC is back."""
     nic, c = node.nic(), node.container()
