@@ -157,11 +157,15 @@ class Namespace:
         else:
             link.delete(self._rtnl, found.index, found.name, nsid)
 
-    def link_in(self, nsid: int, name: str) -> Link | None:
+    def link_in(self, nsid: int, name: str, index: int = 0) -> Link | None:
         """A device of another namespace, by that one's id; None also if there is no such id."""
         with suppress(KernelError):
-            return link.get(self._rtnl, name=name, nsid=nsid)
+            return link.get(self._rtnl, name=name, index=index, nsid=nsid)
         return None
+
+    def mark(self, index: int, device: str, alias: str) -> None:
+        """Give a device another alias."""
+        self._rtnl.ask(link.mark(device, alias, index))
 
     def configure(
         self,

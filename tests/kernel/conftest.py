@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 
+from cni_netkit.admin import main as admin
 from cni_netkit.agent import server
 from cni_netkit.verbs import handle
 from tests.kernel import judge
@@ -314,6 +315,39 @@ DUAL_STACK = {
 def dual_stack() -> JSON:
     """An IPAM that gives an IPv4 and an IPv6 address, with default routes."""
     return json.loads(json.dumps(DUAL_STACK))  # type: ignore[no-any-return]
+
+
+class Command:
+    """cni-netkit, run in the node's namespaces."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+        self._monkeypatch, self._capsys = monkeypatch, capsys
+
+    def __call__(self, *arguments: str, status: int = 0) -> str:
+        """Its standard output."""
+        self._capsys.readouterr()
+        self._monkeypatch.setattr(sys, "argv", ["cni-netkit", *arguments])
+        assert admin.main() == status
+        return self._capsys.readouterr().out
+
+    def fails(self, *arguments: str) -> str:
+        """What it says on standard error where it ends with exit status 1 and prints nothing."""
+        self._capsys.readouterr()
+        self._monkeypatch.setattr(sys, "argv", ["cni-netkit", *arguments])
+        assert admin.main() == 1
+        output, said = self._capsys.readouterr()
+        assert output == ""
+        return said
+
+    def json(self, *arguments: str, status: int = 0) -> Any:
+        """Its report."""
+        return json.loads(self(*arguments, "--json", status=status))
+
+
+@pytest.fixture
+def cni_netkit(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
+    """The command on a node."""
+    return Command(monkeypatch, capsys)
 
 
 def executable() -> list[str]:
