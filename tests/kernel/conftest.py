@@ -20,6 +20,9 @@ import pytest
 
 from cni_netkit.admin import main as admin
 from cni_netkit.agent import server
+from cni_netkit.kernel.namespace import Namespace
+from cni_netkit.nics.prepare import prepare
+from cni_netkit.spec.nics import believe_preparation
 from cni_netkit.verbs import handle
 from tests.kernel import judge
 from tests.kernel.features import kernel_has_netkit
@@ -185,6 +188,15 @@ class Node:
             judge.run("ip", "link", "set", name, "up")
         return str(name)
 
+    def prepare(self, nic: str, role: str, queues: str) -> None:
+        """Give a NIC a role; netdevsim can do AF_XDP by copying only."""
+        given = {"device": nic, "role": role, "queues": queues, "copy": role == "af_xdp" or None}
+        host = Namespace.current()
+        try:
+            prepare(host, believe_preparation(given, "the test"))
+        finally:
+            host.close()
+
     def virtual_function(self) -> str:
         """A netdevsim virtual function, up: a NIC without queue management."""
         parent = self.nic()
@@ -271,6 +283,7 @@ def own_node() -> Iterator[Node]:
         for target in ("/var/lib/cni", "/run/netns"):
             _mount("tmpfs", target)
         _mount("sysfs", "/sys")
+        _mount("bpf", "/sys/fs/bpf")
         judge.run("ip", "link", "set", "lo", "up")
         yield made
     finally:

@@ -233,6 +233,52 @@ def leases(nic: str) -> dict[int, tuple[int, int]]:
     return found
 
 
+def rings(nic: str) -> dict[str, int]:
+    """Ring length, header-data split (0 unknown, 1 off, 2 on) and its threshold, by ethtool netlink."""
+    found = _ethtool(nic, 15)
+    names = {6: "rx", 11: "tcp_data_split", 17: "hds_thresh"}
+    return {
+        name: int.from_bytes(found[number], "little")
+        for number, name in names.items()
+        if number in found
+    }
+
+
+def set_rings(
+    nic: str, *, tcp_data_split: int | None = None, hds_thresh: int | None = None
+) -> None:
+    """Set header-data split and its threshold, which Debian's ethtool cannot yet."""
+    body = b""
+    if tcp_data_split is not None:
+        body += _attribute(11, struct.pack("=B", tcp_data_split))
+    if hds_thresh is not None:
+        body += _attribute(17, struct.pack("=I", hds_thresh))
+    _ethtool(nic, 16, body)
+
+
+def channels(nic: str) -> dict[str, int]:
+    """How many queues of each kind, and how many there can be."""
+    found = _ethtool(nic, 17)
+    names = {2: "rx_max", 5: "combined_max", 6: "rx", 9: "combined"}
+    return {
+        name: int.from_bytes(found[number], "little")
+        for number, name in names.items()
+        if number in found
+    }
+
+
+def _ethtool(nic: str, command: int, body: bytes = b"") -> dict[int, bytes]:
+    """One request of generic netlink family "ethtool" (include/uapi/linux/ethtool_netlink.h)."""
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_GENERIC) as sock:
+        sock.bind((0, 0))
+        sock.settimeout(DEADLINE)
+        family = _family(sock, b"ethtool\0")
+        header = _attribute(1 | 0x8000, _attribute(2, nic.encode() + b"\0"))
+        sock.send(_message(family, 0x5, struct.pack("=BBH", command, 1, 0) + header + body))
+        answers = _answers(sock)
+    return _attributes(answers[0][4:]) if answers else {}
+
+
 def netkit_room(name: str) -> tuple[int, int]:
     """headroom and tailroom of a netkit device in bytes, which ip(8) does not show."""
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE) as sock:
