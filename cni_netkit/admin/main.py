@@ -1,4 +1,4 @@
-"""cni-netkit: the agent, the launcher, what there is on this node, and leases for what runs."""
+"""cni-netkit: the agent, the launcher, what there is on this node, NICs, and leases at run time."""
 
 import argparse
 import errno
@@ -11,6 +11,7 @@ from cni_netkit import __version__
 from cni_netkit.admin import launcher
 from cni_netkit.admin.failure import Unreadable
 from cni_netkit.kernel.errors import KernelError
+from cni_netkit.spec.errors import CNIError
 
 Command = Callable[[argparse.Namespace], int]
 
@@ -27,6 +28,9 @@ def main() -> int:
         # Who read it, such as head(1), has enough; nor is the interpreter's end to complain of it.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except CNIError as error:
+        said = "; ".join(filter(None, (error.message, error.details)))
+        said, advice = f"error {int(error.code)}: {said}", ""
     except (KernelError, Unreadable) as error:
         said = str(error)
         advice = "; run it as root" if error.errno in (errno.EPERM, errno.EACCES) else ""
@@ -46,7 +50,15 @@ def _parser() -> argparse.ArgumentParser:
         commands, "doctor", _doctor, "what this node can do, and what to do about what it cannot"
     )
     doctor.add_argument("conflist", nargs="?", help="would its netkit plugins work here?")
-    _command(commands, "schema", _schema, "print the JSON Schema of the plugin's configuration")
+    schema = _command(commands, "schema", _schema, "print the JSON Schema of a configuration")
+    schema.add_argument(
+        "of",
+        nargs="?",
+        choices=["configuration", "nics"],
+        default="configuration",
+        help="the plugin's (default), or nics.json",
+    )
+    _add_nic(commands)
     _add_lease(commands)
     _command(commands, "launcher", _launcher, "print the path of the compiled launcher")
     install = _command(
@@ -87,6 +99,31 @@ def _add_lease(commands: Any) -> None:
     add.add_argument("--flows", metavar="address|none", help="what the NIC brings to the queues")
 
 
+def _add_nic(commands: Any) -> None:
+    nic = commands.add_parser("nic", help="prepare NICs for io_uring or AF_XDP")
+    actions = nic.add_subparsers(required=True)
+    prepare = _shown(
+        actions, "prepare", _nic_prepare, "give a NIC a role; this can interrupt its traffic"
+    )
+    prepare.add_argument("--role", required=True, metavar="io_uring|af_xdp", help="what it is for")
+    prepare.add_argument(
+        "--queues", required=True, help="the pool for containers, for example 8-15 or 8-11,14"
+    )
+    prepare.add_argument("--channels", type=int, help="how many queues the NIC shall have")
+    prepare.add_argument("--ring", type=int, help="length of each receive ring, in descriptors")
+    prepare.add_argument(
+        "--copy", action="store_true", help="AF_XDP also where the driver can only copy"
+    )
+    prepare.add_argument("--dry-run", action="store_true", help="only show what would change")
+    restore = _shown(
+        actions, "restore", _nic_restore, "put back what preparing changed, and only that"
+    )
+    show = _shown(actions, "show", _nic_show, "what NICs are like, and what their role wants")
+    for each in (prepare, restore):
+        each.add_argument("device", help="the NIC")
+    show.add_argument("device", nargs="?", help="the NIC (default: all)")
+
+
 def _command(commands: Any, name: str, run: Command, what: str) -> argparse.ArgumentParser:
     made: argparse.ArgumentParser = commands.add_parser(name, help=what, description=what)
     made.set_defaults(run=run, name=made.prog)
@@ -123,10 +160,28 @@ def _doctor(arguments: argparse.Namespace) -> int:
     return doctor.main(as_json=arguments.json, conflist=arguments.conflist)
 
 
-def _schema(_arguments: argparse.Namespace) -> int:
+def _schema(arguments: argparse.Namespace) -> int:
     from cni_netkit.admin import schema
 
-    return schema.main()
+    return schema.main(arguments.of)
+
+
+def _nic_prepare(arguments: argparse.Namespace) -> int:
+    from cni_netkit.admin import nic
+
+    return nic.main(nic.prepare, arguments)
+
+
+def _nic_restore(arguments: argparse.Namespace) -> int:
+    from cni_netkit.admin import nic
+
+    return nic.main(nic.restore, arguments)
+
+
+def _nic_show(arguments: argparse.Namespace) -> int:
+    from cni_netkit.admin import nic
+
+    return nic.main(nic.show, arguments)
 
 
 def _lease_add(arguments: argparse.Namespace) -> int:
