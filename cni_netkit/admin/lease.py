@@ -102,7 +102,8 @@ def _look_up(container: str) -> tuple[list[Record], str]:
         found = [each for each in every if each.attachment.container_id.startswith(container)]
         found = found if len(container) >= ID_CHARACTERS else []
     else:
-        found = [each for each in every if each.netns_identity == identity and netns_of(each)]
+        there = [each for each in every if each.netns_identity == identity]
+        found = [each for each in there if netns_of(each) or device_of(each)]
     identifiers = {
         each.attachment.container_id for each in found if not path or each.added_to != ""
     }

@@ -139,6 +139,8 @@ def test_check_sees_it(node: Node, conf: Conf, cni_netkit: Command) -> None:
     assert error["code"] == 105
     assert error["msg"] == "device rxq0 in the container: expected a netkit device, found none"
     assert node.check(conf(), other, others).ok
+    release.sweep()
+    assert node.check(conf(), c, result).error == error, "an agent's start hides no difference"
     cni_netkit("lease", "add", identifier(c), "--device", nic)
     assert node.check(conf(), c, result).ok, "adding it again mends it"
     cni_netkit("lease", "remove", identifier(c))
@@ -405,19 +407,20 @@ def test_namespace_without_attachment_that_is_gone(
     assert {name for name in judge.files("/var/lib/cni") if "/lock" not in name} == set(before)
 
 
+@pytest.mark.parametrize("by", ["id", "another path"])
 def test_namespace_without_attachment_that_has_lost_its_path(
-    node: Node, cni_netkit: Command
+    node: Node, cni_netkit: Command, by: str
 ) -> None:
-    """A process lives in it: what it has leased is left alone, and can be removed by id."""
+    """A process lives in it: what it has leased is left alone, and can be removed."""
     nic, c = node.nic(), node.container()
     made = cni_netkit.json("lease", "add", c, "--device", nic)
     with open(f"/run/netns/{c}") as held:
         judge.run("ip", "netns", "del", c)
         release.sweep()
         assert set(judge.leases(nic)) == {7}
-        cni_netkit("lease", "remove", made["containerID"])
+        path = f"/proc/{os.getpid()}/fd/{held.fileno()}"
+        cni_netkit("lease", "remove", path if by == "another path" else made["containerID"])
         assert judge.leases(nic) == {}
-        assert held.fileno() > 0
 
 
 def test_container_that_is_gone(node: Node, conf: Conf, cni_netkit: Command) -> None:
