@@ -6,6 +6,7 @@
  *
  * Takes one connection, writes what comes to standard output, and says at its end on standard error
  * how it came. Exit status 0 if the connection ended well, 1 otherwise, 2 for wrong arguments.
+ * Needs CAP_NET_ADMIN in the initial user namespace, and CAP_IPC_LOCK or 17 MiB of `ulimit -l`.
  *
  * Needs liburing 2.15 (Debian sid: liburing-dev). For another Debian, `tests/lab/fetch liburing`
  * prints a folder U that has it:
@@ -38,10 +39,10 @@ static char area[BUFFERS * PAGE] PAGES;
  * of them, and in the last bytes the counters. */
 static char region[PAGE + BUFFERS * sizeof(struct io_uring_zcrx_rqe) + PAGE] PAGES;
 
-/* Linux 7.3 counts what it copied (linux/io_uring/zcrx.h: zcrx_event_desc, zcrx_stats), which
- * liburing 2.15 does not know yet. So the names here are none that a later one will have. */
+/* The kernel counts what it copied (zcrx_event_desc and zcrx_stats of Linux 7.2's
+ * linux/io_uring/zcrx.h), which liburing 2.15 does not know yet. These names are our own therefore:
+ * a later one will have those. */
 #define FEATURE_EVENT (1 << 1)
-#define EVENT_STATISTICS (1 << 0)
 struct event_description {
     __u64 user_data;
     __u32 type_mask, flags;
@@ -55,7 +56,7 @@ static struct io_uring ring;
 static struct io_uring_zcrx_rq refill;
 static struct statistics *copied; /* null: this kernel does not count */
 static __u32 zcrx_id;
-static unsigned long long bytes, completions;
+static unsigned long long bytes, completions, shortages;
 
 /* Why the kernel refuses a queue, in the order in which it looks. NIC is what the queue is leased
  * from; it is prepared on the host. */
@@ -70,7 +71,8 @@ static const struct {
      "behind queues from 1 on once they are leased (`cni-netkit leases` on the host); or that NIC "
      "does no DMA (netdevsim), or does not manage its queues one by one (virtio, ice, i40e; mlx5, "
      "bnxt, gve and fbnic do); or the kernel is without CONFIG_IO_URING_ZCRX"},
-    {ENOMEM, "ENOMEM: no memory, or more than RLIMIT_MEMLOCK allows (ulimit -l)"},
+    {ENOMEM, "ENOMEM: no memory, or without CAP_IPC_LOCK more than RLIMIT_MEMLOCK allows "
+             "(ulimit -l; this program wants 17 MiB)"},
     {ERANGE, "ERANGE: the device has no queue with this number"},
     {EBUSY, "EBUSY: an AF_XDP socket has the queue; or DEVICE is the NIC itself, and the queue is "
             "leased to a container, which alone can use it"},
@@ -94,10 +96,7 @@ static struct io_uring_query_zcrx query(void)
 {
     struct io_uring_query_zcrx found = {0};
     struct io_uring_query_hdr header = {
-        .query_data = address(&found),
-        .query_op = IO_URING_QUERY_ZCRX,
-        .size = sizeof(found),
-    };
+        .query_data = address(&found), .query_op = IO_URING_QUERY_ZCRX, .size = sizeof(found)};
 
     if (io_uring_register_query(&header) || header.result < 0)
         errx(1, "this kernel's io_uring has no zero-copy receive (leased queues need Linux 7.1)");
@@ -118,15 +117,12 @@ static void register_queue(const char *device, unsigned queue)
     struct io_uring_query_zcrx kernel = query();
     char tried[100] = "register memory to copy to, without a queue";
     struct event_description events = {
-        .flags = EVENT_STATISTICS,
+        .flags = 1, /* ZCRX_EVENT_DESC_FLAG_STATS */
         .statistics_offset = sizeof(region) - sizeof(struct statistics),
     };
     __u64 event_pointer = address(&events);
     struct io_uring_region_desc region_reg = {
-        .user_addr = address(region),
-        .size = sizeof(region),
-        .flags = IORING_MEM_REGION_TYPE_USER,
-    };
+        .user_addr = address(region), .size = sizeof(region), .flags = IORING_MEM_REGION_TYPE_USER};
     struct io_uring_zcrx_area_reg area_reg = {.addr = address(area), .len = sizeof(area)};
     struct io_uring_zcrx_ifq_reg reg = {
         .rq_entries = BUFFERS,
@@ -231,8 +227,10 @@ static void receive(int connection)
             seen++;
             if (cqe->flags & IORING_CQE_F_MORE) {
                 use(cqe);
-            } else if (cqe->res == -ENOMEM || cqe->res == -ENOSPC) {
-                /* No free buffer to copy to, or completions not read: make room, ask again. */
+            } else if (cqe->res == -ENOSPC) { /* no room for another completion */
+                ask(connection);
+            } else if (cqe->res == -ENOMEM) { /* no free buffer to copy to */
+                shortages++;
                 flush();
                 ask(connection);
             } else if (cqe->res < 0) {
@@ -251,14 +249,15 @@ static void receive(int connection)
  * leave out what lay beside its packet's header, in the kernel's memory. */
 static void tell(int by_copy)
 {
-    warnx("received %llu bytes in %llu completions", bytes, completions);
+    warnx("received %llu bytes in %llu completions, %llu times short of buffers", bytes,
+          completions, shortages);
     if (copied)
         warnx("the kernel counted %llu of them as copied, in %llu pieces",
               (unsigned long long)copied->bytes, (unsigned long long)copied->pieces);
     else
         warnx("this kernel does not count what it copies");
     warnx("%s", by_copy ? "all were copied, as no queue is registered"
-                        : "what it did not copy is zero-copy, if the NIC split headers from data");
+                        : "what was not copied is zero-copy, if the NIC split headers from data");
 }
 
 int main(int count, char **arguments)
@@ -266,10 +265,11 @@ int main(int count, char **arguments)
     int copy = count == 3 && !strcmp(arguments[1], "--copy");
     int port = copy || count == 4 ? atoi(arguments[count - 1]) : 0;
     struct io_uring_params params = {
-        /* Zero-copy receive insists on these; the last for room for the completions of an area. */
+        /* Zero-copy receive insists on the first three. Not more completions at a time than leave
+         * buffers free. */
         .flags = IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN | IORING_SETUP_CQE32 |
                  IORING_SETUP_CQSIZE,
-        .cq_entries = BUFFERS,
+        .cq_entries = BUFFERS / 4,
     };
     int error;
 
