@@ -17,6 +17,7 @@ DEADLINE = 20.0
 """Seconds to wait for a condition that the kernel brings about on its own."""
 
 NETLINK_GENERIC = 16
+NESTED = 0x8000
 REPORTED_LATER = {"NO-CARRIER", "LOWER_UP"}
 
 
@@ -279,6 +280,31 @@ def _ethtool(nic: str, command: int, body: bytes = b"") -> dict[int, bytes]:
     return _attributes(answers[0][4:]) if answers else {}
 
 
+def link_nics(nic: str, other: str, netns: str) -> None:
+    """Put a cable between two netdevsim NICs: one of this namespace, one of a named namespace."""
+    index = ip("link", "show", "dev", other, netns=netns)[0]["ifindex"]
+    with open("/proc/thread-self/ns/net") as here, open(f"/run/netns/{netns}") as there:
+        Path("/sys/bus/netdevsim/link_device").write_text(
+            f"{here.fileno()}:{socket.if_nametoindex(nic)} {there.fileno()}:{index}"
+        )
+
+
+def bind_dmabuf(nic: str, queue: int) -> tuple[int, str]:
+    """Ask for a dma-buf as memory of a queue, with no dma-buf at hand: the errno, and the extack text."""
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_GENERIC) as sock:
+        sock.setsockopt(270, 11, 1)  # SOL_NETLINK, NETLINK_EXT_ACK
+        sock.settimeout(DEADLINE)
+        family = _family(sock, b"netdev\0")
+        body = struct.pack("=BBH", 13, 1, 0) + _attribute(1, _u32(socket.if_nametoindex(nic)))
+        body += _attribute(2 | NESTED, _attribute(1, _u32(queue)) + _attribute(3, _u32(0)))
+        sock.send(_message(family, 0x5, body + _attribute(3, _u32(0xFFFF))))
+        data = sock.recv(1 << 17)
+    code, length = struct.unpack_from("=iI", data, 16)
+    # NETLINK_CAP is not set, so the request comes back before the text.
+    text = _attributes(data[20 + ((length + 3) & ~3) :]).get(1, b"")
+    return -code, text.rstrip(b"\0").decode()
+
+
 def netkit_room(name: str) -> tuple[int, int]:
     """headroom and tailroom of a netkit device in bytes, which ip(8) does not show."""
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE) as sock:
@@ -301,6 +327,10 @@ def _family(sock: socket.socket, name: bytes) -> int:
 
 def _message(kind: int, flags: int, body: bytes) -> bytes:
     return struct.pack("=IHHII", 16 + len(body), kind, flags, 1, 0) + body
+
+
+def _u32(value: int) -> bytes:
+    return struct.pack("=I", value)
 
 
 def _attribute(kind: int, value: bytes) -> bytes:
