@@ -245,6 +245,17 @@ def test_a_driver_that_can_only_copy_wants_to_be_asked(node: Node, host: Namespa
     assert seen(nic) == before
 
 
+def test_a_nic_that_lends_no_queues_is_not_prepared(node: Node, host: Namespace) -> None:
+    """Error 102 in the kernel's own words: no container could use what is prepared."""
+    for name in (node.virtual_function(), "lo"):
+        before = judge.world()
+        with pytest.raises(CNIError) as caught:
+            prepare(host, wanted(name, **IO_URING))
+        assert caught.value.code == 102
+        assert f"see whether {name} lends queues: the kernel answered" in caught.value.message
+        assert judge.world() == before
+
+
 def test_queues_that_are_in_use_keep_a_nic_from_being_restored(
     node: Node, host: Namespace, conf: Conf
 ) -> None:
