@@ -11,7 +11,7 @@ import os
 import socket
 import subprocess
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from ctypes import (
     BigEndianStructure,
@@ -122,8 +122,7 @@ PLACES_OF_RULES = Rxnfc.rule_cnt.offset + 4
 class FakeNic:
     """What such a NIC has and can. `ntuple` None: the driver cannot have the feature on.
 
-    `chooses`: the driver chooses the location of a rule. `after_change` is called after each request
-    that changed something, with how many have, and may raise. `requests` are those received so far.
+    `chooses`: the driver chooses the location of a rule. `requests` are those received so far.
     """
 
     name: str
@@ -137,8 +136,6 @@ class FakeNic:
     places: int = 16
     key: bytes = bytes(range(40))
     requests: list[bytes] = field(default_factory=list)
-    changed: int = 0
-    after_change: Callable[[int], None] | None = None
 
     def ioctl(self, request: bytes) -> bytes:
         """The kernel's answer to a structure. Raises OSError."""
@@ -156,12 +153,7 @@ class FakeNic:
         }
         if command not in known:
             raise OSError(errno.EOPNOTSUPP, "Operation not supported")
-        answer = known[command](request)
-        if command in (0x31, 0x32, 0x47):
-            self.changed += 1
-            if self.after_change:
-                self.after_change(self.changed)
-        return answer
+        return known[command](request)
 
     def switch_ntuple(self, on: bool) -> None:
         """As the feature is switched: without it a driver has no rules."""
