@@ -166,10 +166,13 @@ def test_rule_of_another_is_left(node: Node, conf: Conf, fake_nic: FakeNics) -> 
     ((location, rule),) = nic.rules.items()
     other = Rxnfc.from_buffer_copy(rule)
     other.fs.h_u.v4.port, other.fs.m_u.v4.port = 80, 0xFFFF
-    nic.rules[3] = other
+    other.fs.location = 3
+    elsewhere = Rxnfc.from_buffer_copy(rule)
+    elsewhere.fs.ring_cookie, elsewhere.fs.location = 2, 4
+    nic.rules |= {3: other, 4: elsewhere}
     assert node.call("DEL", configuration, c).ok
-    assert set(nic.rules) == {3}
-    del nic.rules[3]
+    assert set(nic.rules) == {3, 4}
+    nic.rules.clear()
     rule.fs.ring_cookie = 2
     nic.rules[location] = rule
     before = judge.world(c)
