@@ -8,7 +8,7 @@ import pytest
 
 from cni_netkit.attachment import Attachment
 from cni_netkit.facts import Facts, Nic, needed
-from cni_netkit.kernel.model import Link, Queue
+from cni_netkit.kernel.model import Feature, Link, Queue
 from cni_netkit.plan import (
     Plan,
     check_prerequisites,
@@ -35,6 +35,7 @@ NIC = Nic(
     Link(2, "eth0", None, True, 9000, "02:00:00:00:00:02", None, None, 8),
     tuple(Queue(number) for number in range(8)),
     preparation=preparation(queues="1-7"),
+    ntuple=Feature(on=True, changeable=True),
 )
 FACTS = Facts(EVERYTHING, 1400, NIC)
 
@@ -328,6 +329,21 @@ def test_a_nic_that_is_not_ready(
         plan_of(facts, lease=lease)
     with refused(102, *words):
         check_prerequisites(believed(lease=lease), facts)
+
+
+@pytest.mark.parametrize(
+    ("ntuple", "words"),
+    [
+        (None, ("has no rules for flows", 'set lease.flows to "none"')),
+        (Feature(on=False, changeable=True), ("are off", "ethtool -K eth0 ntuple on")),
+    ],
+)
+def test_a_nic_that_takes_no_rules(ntuple: Feature | None, words: tuple[str, ...]) -> None:
+    """Error 102, unless none are wanted."""
+    facts = replace(FACTS, nic=replace(NIC, ntuple=ntuple))
+    with refused(102, *words):
+        check_prerequisites(believed(**IPAM, lease={"device": "eth0", "flows": "address"}), facts)
+    assert plan_of(facts, **IPAM, **LEASE)
 
 
 @pytest.mark.parametrize(
