@@ -187,6 +187,10 @@ class Ethtool:
         """The rules of the form that we make; others are left out."""
         return rxnfc.rules(self._ioctl, f"list the flow rules of {nic.name}", nic.name)
 
+    def has_rules(self, nic: Link) -> bool:
+        """Whether there are any, of whatever form."""
+        return rxnfc.count(self._ioctl, f"count the flow rules of {nic.name}", nic.name) > 0
+
     def insert_rule(self, nic: Link, rule: FlowRule) -> int:
         """Insert a rule; its location."""
         return rxnfc.insert(
