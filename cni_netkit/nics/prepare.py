@@ -217,15 +217,18 @@ class _Work:
         self._record.before.setdefault(key, change.found)
         self._record.complete = False
         self._store.save(self._record)
-        where = (self._host, self._link, self._preparation)
-        self.undo.push(
-            f"{change.setting.name} of {self._link.name}",
-            partial(change.setting.put_back, *where, change.found),
-        )
-        change.setting.change(*where, change.wanted)
+        what = f"{change.setting.name} of {self._link.name}"
+        self.undo.push(what, partial(self._change_back, change))
+        change.setting.change(self._host, self._link, self._preparation, change.wanted)
         self._record.made[key] = change.wanted
         self._store.save(self._record)
         self.changed.append(change)
+
+    def _change_back(self, change: Change) -> None:
+        found = change.setting.found(_now(self._host, self._link))
+        # What was refused is as it was, and would be refused again.
+        if found != change.found or change.found == change.wanted:
+            change.setting.put_back(self._host, self._link, self._preparation, change.found)
 
 
 def _now(host: Namespace, link: Link) -> NicState:
