@@ -194,7 +194,7 @@ class Ethtool:
     def insert_rule(self, nic: Link, rule: FlowRule) -> int:
         """Insert a rule; its location."""
         return rxnfc.insert(
-            self._ioctl, f"insert the flow rule {rule} of {nic.name}", nic.name, rule
+            self._ioctl, f"insert the flow rule {rule} on {nic.name}", nic.name, rule
         )
 
     def remove_rule(self, nic: Link, location: int) -> None:
