@@ -30,7 +30,7 @@ class Machine:
         """Execute; standard output. Raises `Failed` with standard error."""
         prefix = ("ip", "netns", "exec", netns) if netns else ()
         # In a session of its own: who interrupts the run does not interrupt what puts things back.
-        done = subprocess.run(
+        done: subprocess.CompletedProcess[str] = subprocess.run(
             [*prefix, *command], capture_output=True, text=True, start_new_session=True, **more
         )
         self.commands.append(
@@ -75,7 +75,7 @@ class Machine:
     def ethtool(self, option: str, device: str) -> str:
         """What ethtool(8) says, errors included."""
         out = self.run("ethtool", option, device, check=False)
-        return out + self.commands[-1]["stderr"]
+        return f"{out}{self.commands[-1]['stderr']}"
 
     def settings(self, device: str) -> dict[str, list[str]]:
         """All of a NIC that preparing may change."""

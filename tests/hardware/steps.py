@@ -44,7 +44,7 @@ class Whole:
     def __init__(self, arguments: argparse.Namespace, machine: Machine) -> None:
         self.machine, self.device, self.other = machine, arguments.device, arguments.peer
         devices = [each for each in (self.device, self.other) if each]
-        self.look = lambda: machine.state(*devices)
+        self.look: Callable[[], dict[str, list[str]]] = lambda: machine.state(*devices)
         self.before = self.look()
         self.sysctls = sysctls(*devices)
 
@@ -141,14 +141,23 @@ class Role:
             *self._attachment("ADD", "none"),
         ]
         if self.role == "io_uring":
-            made += [self._step("ping", self.ping, "ADD", PEER), self._step("TCP", self.tcp, "ping")]
-        made.append(self._step("DEL", self.delete, undoes="ADD"))
-        flows = "address" if self.role == "io_uring" else [{"proto": "udp", "dstPort": traffic.PORT}]
-        made += self._attachment("ADD with flows", flows)
-        rules = self._step("rules", self.rules, "ADD with flows")
-        used = (self.zero_copy_tcp, ()) if self.role == "io_uring" else (self.frames, (AGENT,))
-        made += [rules, self._step("receive", used[0], "rules", PEER, *used[1])]
-        made.append(self._step("DEL with flows", self.delete, undoes="ADD with flows"))
+            made += [
+                self._step("ping", self.ping, "ADD", PEER),
+                self._step("TCP", self.tcp, "ping"),
+            ]
+            receive = self._step("receive", self.zero_copy_tcp, "rules", PEER)
+            flows: object = "address"
+        else:
+            made.append(self._step("socket", lambda: self.frames(sent=False), "ADD", AGENT))
+            receive = self._step("receive", lambda: self.frames(sent=True), "rules", AGENT, PEER)
+            flows = [{"proto": "udp", "dstPort": traffic.PORT}]
+        made += [
+            self._step("DEL", self.delete, undoes="ADD"),
+            *self._attachment("ADD with flows", flows),
+            self._step("rules", self.rules, "ADD with flows"),
+            receive,
+            self._step("DEL with flows", self.delete, undoes="ADD with flows"),
+        ]
         if self.role == "af_xdp":
             made.append(self._step("agent stopped", self.stop_agent, undoes=AGENT))
         return [*made, self._step("restore", self.restore, undoes="prepare")]
@@ -222,7 +231,9 @@ class Role:
         found = "".join(re.findall(r"^TCP data split:\s+(.*)$", text, re.M))
         threshold = judge.rings(self.device).get("hds_thresh", 0)
         if found != "on" or threshold:
-            raise Failed(f"expected on, threshold 0; found {found or 'none'}, threshold {threshold}")
+            raise Failed(
+                f"expected on, threshold 0; found {found or 'none'}, threshold {threshold}"
+            )
         return "on, threshold 0"
 
     def program_there(self) -> str:
@@ -293,9 +304,9 @@ class Role:
         self.agent = traffic.Agent()
         return self.agent.start(executable("cni-netkit"))
 
-    def frames(self) -> str:
-        """The example receives frames on its leased queue, and nothing copies them."""
-        return traffic.frames(self.machine, CONTAINER, copies=self.copies)
+    def frames(self, *, sent: bool) -> str:
+        """The example has a socket on its leased queue, and receives frames."""
+        return traffic.frames(self.machine, CONTAINER, copies=self.copies, sent=sent)
 
     def stop_agent(self) -> str:
         """Stop it; its log is part of the report."""

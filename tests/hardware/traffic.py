@@ -3,8 +3,8 @@
 import os
 import re
 import secrets
-import shlex
 import subprocess
+import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ CONTAINER_ADDRESSES = {
     "routes": [{"dst": "0.0.0.0/0"}],
 }
 PORT = 9000
-BYTES = 1 << 24
+BYTES, FRAMES = 1 << 24, 16
 
 
 def ping(machine: Machine) -> str:
@@ -32,7 +32,7 @@ def ping(machine: Machine) -> str:
 
     def answered() -> bool:
         machine.run(*command, netns=SENDER, check=False)
-        return machine.commands[-1]["status"] == 0
+        return bool(machine.commands[-1]["status"] == 0)
 
     judge.wait_for(answered, f"an answer from {CONTAINER_ADDRESS}; does a firewall drop it?")
     return "".join(re.findall(r"\d+ packets.*", machine.commands[-1]["stdout"]))
@@ -102,6 +102,56 @@ def _send_to(receiver: "subprocess.Popen[bytes]", data: bytes) -> tuple[bytes, s
         received, said = receiver.communicate()
         sending.join()
     return received, said.decode().strip()
+
+
+def frames(machine: Machine, container: str, *, copies: bool, sent: bool) -> str:
+    """The receiver of examples/ hands its socket to the agent, and gets what the sender sends.
+
+    Not to copy is asked of the kernel when the socket is bound: it binds so, or refuses.
+    """
+    program = EXAMPLES / "xsk_receive.py"
+    if not program.exists():
+        raise NotRun(f"there is no {program}")
+    mark = secrets.token_hex(8)
+    options = ["--copy"] if copies else []
+    command = [
+        "ip",
+        "netns",
+        "exec",
+        container,
+        sys.executable,
+        str(program),
+        *options,
+        "eth0",
+        "1",
+    ]
+    with open(f"{os.environ['TMPDIR']}/{mark}", "w+") as log:
+        receiver = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+
+        def said() -> str:
+            return Path(log.name).read_text()
+
+        def ready() -> bool:
+            if receiver.poll() is not None:
+                raise Failed(f"expected a socket on queue 1, found: {said().strip()}")
+            return "receiving" in said()
+
+        def arrived() -> bool:
+            # Each time from another port.
+            to = f"/dev/udp/{CONTAINER_ADDRESS}/{PORT}"
+            machine.run("bash", "-c", f"echo {mark} >{to}", netns=SENDER)
+            return said().count(mark) >= FRAMES
+
+        try:
+            judge.wait_for(ready, "the receiver is ready")
+            if sent:
+                judge.wait_for(arrived, f"{FRAMES} frames arrive")
+        finally:
+            receiver.kill()
+            receiver.wait()
+            machine.commands.append({"command": command, "stdout": said()})
+    how = "copying" if copies else "without copying"
+    return f"{how}; the agent took the socket" + (f"; {FRAMES} frames" if sent else "")
 
 
 class Agent:
