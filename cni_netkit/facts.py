@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING
 
 from cni_netkit.kernel.errors import KernelError
 from cni_netkit.kernel.model import Link, Queue
-from cni_netkit.spec.config import NetConf
+from cni_netkit.nics import readiness
+from cni_netkit.spec.config import Lease, NetConf
 from cni_netkit.spec.errors import CNIError, Code
+from cni_netkit.spec.nics import Preparation
 
 if TYPE_CHECKING:
     from cni_netkit.kernel.namespace import Namespace
@@ -21,12 +23,15 @@ DEFAULT_MTU = 1500
 class Nic:
     """The NIC that queues are leased from; `queues` are those of a NIC that is up.
 
-    `refusal`: why it lends none at all, if that was asked.
+    `refusal`: why it lends none at all, if that was asked. `preparation`: what it was prepared for,
+    and `lacking`: what it has not, or no longer, of that; if that was asked.
     """
 
     link: Link
     queues: tuple[Queue, ...]
     refusal: KernelError | None = None
+    preparation: Preparation | None = None
+    lacking: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -76,7 +81,19 @@ def _nic(host: Namespace, conf: NetConf) -> Nic | None:
     if conf.nic_id:
         name = _resolved(conf.nic_id, host.devices_of(conf.nic_id), name)
     link = host.link(name=name) if name else None
-    return nic_with_queues(host, link) if link else None
+    return _with_preparation(host, nic_with_queues(host, link), conf.lease) if link else None
+
+
+def _with_preparation(host: Namespace, nic: Nic, lease: Lease) -> Nic:
+    """Add what matters of it: the pool where none is configured, all where there is a workload."""
+    if lease.workload is None and lease.queues is not None:
+        return nic
+    record = readiness.prepared(nic.link)
+    if record is None:
+        return nic
+    of_use = lease.workload == record.preparation.role
+    lacking = readiness.lacking(host, nic.link, record) if of_use else ()
+    return replace(nic, preparation=record.preparation, lacking=lacking)
 
 
 def nic_with_queues(host: Namespace, link: Link) -> Nic:

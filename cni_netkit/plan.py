@@ -4,9 +4,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from cni_netkit.attachment import Attachment
-from cni_netkit.facts import Facts, needed
-from cni_netkit.spec.config import Limits, NetConf
+from cni_netkit.facts import Facts, Nic, needed
+from cni_netkit.spec.config import Lease, Limits, NetConf
 from cni_netkit.spec.errors import CNIError, Code
+from cni_netkit.spec.nics import Role, ranges
 from cni_netkit.steps.address import ContainerAddresses, HostRoutes
 from cni_netkit.steps.bandwidth import Bandwidth
 from cni_netkit.steps.base import Step
@@ -186,11 +187,51 @@ def _check_nic(conf: NetConf, facts: Facts) -> None:
             f"there is no queue {', '.join(map(str, lacking))}",
             f"ethtool -l {name} shows how many it has and can have",
         )
+    if conf.lease.workload is not None:
+        _check_ready(conf.lease, conf.lease.workload, facts.nic)
+
+
+def _check_ready(lease: Lease, workload: Role, nic: Nic) -> None:
+    """Whether the NIC is prepared for what the queues are for. Raises error 102."""
+    name, preparation = nic.link.name, nic.preparation
+    if preparation is None:
+        # A proposal that can be typed as it is: the host keeps the lower half.
+        pool = lease.queues or range((len(nic.queues) + 1) // 2, len(nic.queues))
+        raise CNIError(
+            Code.UNUSABLE_NIC,
+            f'lease.workload: {name} is not prepared for "{workload}"',
+            f"cni-netkit nic prepare {name} --role {workload} --queues {ranges(pool)}",
+        )
+    if preparation.role != workload:
+        raise CNIError(
+            Code.UNUSABLE_NIC,
+            f'lease.workload: {name} is prepared for "{preparation.role}", not for "{workload}", '
+            "and a NIC has one role",
+            f"use another NIC, or cni-netkit nic restore {name} and prepare it anew",
+        )
+    if nic.lacking:
+        raise CNIError(
+            Code.UNUSABLE_NIC,
+            f'lease.workload: {name} is no longer ready for "{workload}": '
+            + "; ".join(nic.lacking),
+            preparation.command,
+        )
+    if outside := sorted(set(lease.queues or ()) - set(preparation.queues)):
+        raise CNIError(
+            Code.UNUSABLE_NIC,
+            f"lease.queues: {ranges(outside)} is not in the pool that {name} was prepared with, "
+            f"{ranges(preparation.queues)}: other traffic may come there",
+            "leave lease.queues out, or prepare the NIC with a larger pool",
+        )
 
 
 def _pool(conf: NetConf, facts: Facts) -> list[int]:
-    """The queues to choose from, highest first; without a pool every one but 0."""
+    """The queues to choose from, highest first.
+
+    Those of the configuration, else those that the NIC was prepared with, else every one but 0.
+    """
     if conf.lease is None or facts.nic is None:
         return []
+    prepared = facts.nic.preparation.queues if facts.nic.preparation else ()
     every = (queue.number for queue in facts.nic.queues if queue.number)
-    return sorted(conf.lease.queues or every, reverse=True)
+    return sorted(conf.lease.queues or prepared or every, reverse=True)

@@ -13,7 +13,7 @@ import json
 import os
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,12 @@ ROOT = Path("/var/lib/cni/netkit")
 
 NEW = ".new"
 """A record on its way to replace another."""
+
+ADDED = ".added"
+"""Folder beside a record, with an empty file named after each device that was added to it.
+
+It saves a DEL from looking through the names of all containers.
+"""
 
 F_OFD_SETLK = 37
 """Open file description locks, include/uapi/asm-generic/fcntl.h; they work between threads too."""
@@ -53,7 +59,9 @@ class Record:
 
     `config`, `arguments`, `path` are the request's, for the IPAM plugin; `steps` the plan's;
     `outcome` what doing them brought. `complete` is false while ADD is under way, in `process`
-    (its number and start time).
+    (its number and start time). `added_to` is None for what a runtime asked for; for what an
+    administrator added to a running container, the device there that it belongs to and goes with,
+    or "" where the namespace has none of ours.
     """
 
     attachment: Attachment
@@ -67,6 +75,7 @@ class Record:
     outcome: dict[str, Any] = field(default_factory=dict)
     complete: bool = False
     process: list[int] = field(default_factory=lambda: own_identity(os.getpid()))
+    added_to: str | None = None
 
     def dump(self) -> bytes:
         """The record as JSON."""
@@ -78,6 +87,11 @@ class Record:
         """Whether the process that was to complete it died before."""
         return not self.complete and process_identity(self.process[0]) != self.process
 
+    @property
+    def base(self) -> Attachment:
+        """The attachment that this one was added to, if it was."""
+        return replace(self.attachment, ifname=self.added_to or "")
+
     @classmethod
     def load(cls, data: bytes) -> "Record":
         """Read JSON back. Raises ValueError, TypeError or KeyError where it is no record."""
@@ -86,6 +100,7 @@ class Record:
         if not (
             all(isinstance(each, dict) for each in [record.config, record.outcome, *record.steps])
             and all(isinstance(each, str) for each in vars(record.attachment).values())
+            and isinstance(record.added_to, str | None)
         ):
             raise ValueError("a field of the record is of another type")
         return record
@@ -110,6 +125,8 @@ class Store:
             ) from None
         except OSError as error:
             raise self._failure(path, error) from None
+        if record.added_to is not None:
+            self._note(record)
 
     def update(self, record: Record) -> None:
         """Replace a record; whoever reads it meanwhile sees the old or the new one."""
@@ -124,13 +141,20 @@ class Store:
         """The record of an attachment; None if there is none, or none that can be read."""
         return self._load(self._path(attachment))
 
-    def remove(self, attachment: Attachment) -> None:
-        """Forget an attachment."""
+    def remove(self, attachment: Attachment, added_to: str | None = None) -> None:
+        """Forget an attachment; `added_to` is its record's."""
         # The folder stays: somebody may be about to write another record into it.
         path = self._path(attachment)
-        for each in (path + NEW, path):
+        notes = []
+        if added_to is not None:
+            folder = self._path(replace(attachment, ifname=added_to)) + ADDED
+            notes = [f"{folder}/{attachment.ifname}"]
+        for each in (*notes, path + NEW, path):
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(each)
+        if notes:
+            with contextlib.suppress(OSError):  # others have been added
+                os.rmdir(folder)
 
     def all(self, network: str | None = None) -> Iterator[Record]:
         """Every record, or every one of a network.
@@ -141,6 +165,15 @@ class Store:
         for path in sorted(self._root.glob(f"{network or '*'}/*:*.json")):
             if record := self._load(path) or _cut_off(path):
                 yield record
+
+    def added_to(self, attachment: Attachment) -> list[Record]:
+        """What an administrator added to an attachment."""
+        try:
+            names = os.listdir(self._path(attachment) + ADDED)
+        except FileNotFoundError:
+            return []
+        found = [self.load(replace(attachment, ifname=name)) for name in sorted(names)]
+        return [each for each in found if each and each.added_to == attachment.ifname]
 
     @contextlib.contextmanager
     def lock(self, what: object, *, wait: bool = True) -> Iterator[None]:
@@ -197,6 +230,21 @@ class Store:
             raise
         finally:
             os.close(descriptor)
+
+    def _note(self, record: Record) -> None:
+        folder = self._path(record.base) + ADDED
+        flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC
+        try:
+            while True:
+                with contextlib.suppress(FileExistsError):
+                    os.mkdir(folder, 0o700)
+                # The folder goes with the last that is in it: then once more.
+                with contextlib.suppress(FileNotFoundError):
+                    os.close(os.open(f"{folder}/{record.attachment.ifname}", flags, 0o600))
+                    return
+        except OSError as error:
+            os.unlink(self._path(record.attachment))
+            raise self._failure(folder, error) from None
 
     def _failure(self, path: str, error: OSError) -> CNIError:
         return CNIError(

@@ -1,16 +1,18 @@
 """The verbs: what this plugin does, in order of appearance."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
+from operator import attrgetter
 from typing import Any
 
-from cni_netkit import ipam, log
+from cni_netkit import log
 from cni_netkit import plan as plans
-from cni_netkit.attachment import Attachment, parse_alias
+from cni_netkit.attachment import Attachment
 from cni_netkit.facts import look, look_for_status
 from cni_netkit.kernel.namespace import Namespace
+from cni_netkit.release import collect_one, collect_unrecorded, release
 from cni_netkit.spec import request as requests
 from cni_netkit.spec import result as results
 from cni_netkit.spec import version as versions
@@ -22,7 +24,7 @@ from cni_netkit.state import Record, Store
 from cni_netkit.steps.base import Outcome, World, difference
 from cni_netkit.steps.device import NO_MAC, Device
 from cni_netkit.undo import Failures, Undo
-from cni_netkit.world import as_cni_error, netns_of, open_world, valid_attachments
+from cni_netkit.world import as_cni_error, ipam_of, open_world, recorded_ipam, valid_attachments
 
 
 @dataclass(frozen=True)
@@ -83,7 +85,7 @@ def add(request: Request) -> JSON:
     ):
         facts = look(world.host, conf)
         plan = plans.decide(attachment, conf, facts)
-        world.ipam = _ipam(request, conf, attachment)
+        world.ipam = ipam_of(request, conf, attachment)
         outcome = Outcome()
         record = _promise(request, world, plan)
         store.create(record)
@@ -101,7 +103,7 @@ def add(request: Request) -> JSON:
             failures = undo.run()
             failures.note_on(failure)
             if not failures:
-                store.remove(attachment)
+                store.remove(attachment, request.added_to)
             raise failure from error
         return rendered
 
@@ -112,7 +114,10 @@ def delete(request: Request) -> None:
     attachment = _attachment(request)
     with store.lock(attachment):
         record = store.load(attachment)
-        _release(request, store, attachment, record)
+        if record is not None and record.added_to != request.added_to:
+            log.info("left alone, since it goes with what it was added to")
+            return
+        release(request, store, attachment, record)
 
 
 def check(request: Request) -> None:
@@ -127,15 +132,22 @@ def check(request: Request) -> None:
     store = Store()
     attachment = _attachment(request)
     previous = results.read(conf.prev_result, request.version)
-    with open_world(request, store, attachment, must_exist=True) as world:
+    with (
+        store.lock(attachment),  # nothing is added or removed meanwhile
+        open_world(request, store, attachment, must_exist=True) as world,
+    ):
         record = store.load(attachment)
         if record is None or not record.complete:
             raise difference(f"record of {attachment}", "one that is complete", None)
         outcome = Outcome(**record.outcome)
-        world.ipam = _recorded_ipam(request, record)
+        world.ipam = recorded_ipam(request, record)
         _expect_what_the_chain_changed(attachment, previous, outcome)
         for step in plans.from_record(record.steps):
             step.check(world, outcome)
+        for added in filter(attrgetter("complete"), store.added_to(attachment)):
+            its = replace(world, attachment=added.attachment, ipam=None)
+            for step in plans.from_record(added.steps):
+                step.check(its, Outcome(**added.outcome))
 
 
 def collect(request: Request) -> None:
@@ -150,11 +162,11 @@ def collect(request: Request) -> None:
         if (attachment.container_id, record.cni_ifname) in valid:
             kept.add((attachment.container_id, attachment.ifname))
             continue
-        failures.attempt(f"release {attachment}", partial(_collect_one, request, store, attachment))
+        failures.attempt(f"release {attachment}", partial(collect_one, request, store, attachment))
     failures.attempt(
-        "list the devices", partial(_collect_unrecorded, request, store, kept, failures)
+        "list the devices", partial(collect_unrecorded, request, store, kept, failures)
     )
-    if chosen := _ipam(request, conf, Attachment(request.network, "", "")):
+    if chosen := ipam_of(request, conf, Attachment(request.network, "", "")):
         failures.attempt("collect addresses", partial(chosen.collect, kept))
     failures.throw()
 
@@ -166,7 +178,7 @@ def status(request: Request) -> None:
     try:
         facts = look_for_status(host, conf)
         plans.check_prerequisites(conf, facts)
-        if chosen := _ipam(request, conf, Attachment(request.network, "", "")):
+        if chosen := ipam_of(request, conf, Attachment(request.network, "", "")):
             chosen.status()
     except CNIError as error:
         if error.code in (Code.KERNEL_LACKS_FEATURE, Code.UNUSABLE_NIC, Code.NO_ADDRESS):
@@ -211,6 +223,7 @@ def _promise(request: Request, world: World, plan: plans.Plan) -> Record:
         arguments=request.environment.get("CNI_ARGS", ""),
         path=list(request.path),
         steps=plans.to_record(plan),
+        added_to=request.added_to,
     )
 
 
@@ -263,128 +276,6 @@ def _expect_what_the_chain_changed(
     if not ours:
         raise difference("interfaces in prevResult", attachment.ifname, None)
     outcome.container_mac = ours[0].get("mac") or outcome.container_mac
-
-
-def _release(request: Request, store: Store, attachment: Attachment, record: Record | None) -> None:
-    """Undo an attachment step by step; the record goes last, and only when everything worked."""
-    netns = netns_of(record) if record is not None and not request.netns else ""
-    with open_world(request, store, attachment, netns=netns, must_exist=False) as world:
-        undo = Undo(as_cni_error)
-        plan, outcome = _plan_of(request, attachment, record, world)
-        for step in plan:
-            undo.push(step.describe(), partial(step.undo, world, outcome))
-        undo.run().throw()
-        store.remove(attachment)
-
-
-def _plan_of(
-    request: Request, attachment: Attachment, record: Record | None, world: World
-) -> tuple[plans.Plan, Outcome]:
-    """What an attachment consists of: as recorded, or by its names."""
-    if record is not None:
-        try:
-            plan, outcome = plans.from_record(record.steps), Outcome(**record.outcome)
-            world.ipam = _recorded_ipam(request, record)
-            return plan, outcome
-        except (KeyError, TypeError) as error:
-            log.warning("the record is of another version", problem=repr(error))
-    return _plan_without_record(request, attachment, world), Outcome()
-
-
-def _plan_without_record(request: Request, attachment: Attachment, world: World) -> plans.Plan:
-    """What an attachment of this configuration would consist of, for a record that was lost.
-
-    A configuration that is not valid cannot have made one: then there are the names to go by.
-    """
-    try:
-        conf = believe(request.config)
-        world.ipam = _ipam(request, conf, attachment)
-    except CNIError as error:
-        log.warning("no record, and the configuration is not valid", problem=error.message)
-        conf = NetConf(name=request.network)
-    return plans.without_record(attachment, conf)
-
-
-def sweep() -> None:
-    """Release what processes left half done that died; for an agent, before its first request."""
-    store = Store()
-    for record in store.all():
-        if not record.abandoned:
-            continue
-        attachment = record.attachment
-        request = Request(
-            "DEL", str(record.config.get("cniVersion", versions.NEWEST)), config=record.config
-        )
-        failures = Failures(as_cni_error)
-        failures.attempt(f"release {attachment}", partial(_collect_one, request, store, attachment))
-        try:
-            failures.throw()
-        except CNIError as error:
-            log.error("left for GC", attachment=str(attachment), problem=error.message)
-        else:
-            log.info("released what a killed process left", attachment=str(attachment))
-
-
-def _collect_one(request: Request, store: Store, attachment: Attachment) -> None:
-    try:
-        with store.lock(attachment, wait=False):
-            _release(request, store, attachment, store.load(attachment))
-    except BlockingIOError:
-        log.warning("left alone, since it is being worked on", attachment=str(attachment))
-
-
-def _collect_unrecorded(
-    request: Request, store: Store, kept: set[tuple[str, str]], failures: Failures
-) -> None:
-    """Devices that bear our mark and have no record, for example because the disk was lost."""
-    containers = {container for container, _ in kept}
-    host = Namespace.current()
-    try:
-        marks = [link.alias for link in host.links()] + list(host.masquerades().values())
-    finally:
-        host.close()
-    for attachment in filter(None, map(parse_alias, dict.fromkeys(marks))):
-        if attachment.network == request.network and attachment.container_id not in containers:
-            failures.attempt(
-                f"release {attachment}", partial(_collect_one, request, store, attachment)
-            )
-
-
-def _ipam(request: Request, conf: NetConf, attachment: Attachment) -> ipam.Ipam | None:
-    if conf.ipam is None:
-        return None
-    return ipam.choose(
-        ipam.Context(
-            config=request.config,
-            version=request.version,
-            network=attachment.network,
-            container_id=attachment.container_id,
-            ifname=attachment.ifname,
-            netns=request.netns,
-            arguments=request.arguments,
-            path=request.path,
-            environment=request.environment,
-        )
-    )
-
-
-def _recorded_ipam(request: Request, record: Record) -> ipam.Ipam | None:
-    """The IPAM that the addresses came from, whatever the configuration says by now."""
-    if not isinstance(record.config.get("ipam"), dict):
-        return None
-    path: Sequence[str] = request.path or record.path
-    return ipam.choose(
-        ipam.Context(
-            config=record.config,
-            version=str(record.config.get("cniVersion", versions.SUPPORTED[0])),
-            network=record.attachment.network,
-            container_id=record.attachment.container_id,
-            ifname=record.attachment.ifname,
-            netns=request.netns or record.netns,
-            path=path,
-            environment={**request.environment, "CNI_ARGS": record.arguments},
-        )
-    )
 
 
 def _log_options(request: Request) -> dict[str, Any]:

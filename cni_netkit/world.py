@@ -1,13 +1,17 @@
 """Opening what a request acts on: the two namespaces, IPAM, the store."""
 
 import errno
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
-from cni_netkit.attachment import Attachment
+from cni_netkit import ipam
+from cni_netkit.attachment import Attachment, bears
 from cni_netkit.kernel.errors import KernelError, NoNamespace
+from cni_netkit.kernel.model import Link
 from cni_netkit.kernel.namespace import Namespace
+from cni_netkit.spec import version as versions
+from cni_netkit.spec.config import NetConf
 from cni_netkit.spec.errors import CNIError, Code
 from cni_netkit.spec.request import Request
 from cni_netkit.state import Record, Store
@@ -74,6 +78,59 @@ def netns_of(record: Record) -> str:
     same = list(namespace.netns.identity) == record.netns_identity
     namespace.close()
     return record.netns if same else ""
+
+
+def device_of(record: Record) -> Link | None:
+    """The single device of a record, wherever the path of its namespace leads by now."""
+    nsid = record.outcome.get("container_nsid")
+    if nsid is None:
+        return None
+    host = Namespace.current()
+    try:
+        found = host.link_in(
+            nsid, record.attachment.ifname, record.outcome.get("container_index", 0)
+        )
+    finally:
+        host.close()
+    return found if found and bears(found.alias, record.attachment.alias) else None
+
+
+def ipam_of(request: Request, conf: NetConf, attachment: Attachment) -> ipam.Ipam | None:
+    """The IPAM of a configuration, to be asked for one attachment; None where it has none."""
+    if conf.ipam is None:
+        return None
+    return ipam.choose(
+        ipam.Context(
+            config=request.config,
+            version=request.version,
+            network=attachment.network,
+            container_id=attachment.container_id,
+            ifname=attachment.ifname,
+            netns=request.netns,
+            arguments=request.arguments,
+            path=request.path,
+            environment=request.environment,
+        )
+    )
+
+
+def recorded_ipam(request: Request, record: Record) -> ipam.Ipam | None:
+    """The IPAM that the addresses came from, whatever the configuration says by now."""
+    if not isinstance(record.config.get("ipam"), dict):
+        return None
+    path: Sequence[str] = request.path or record.path
+    return ipam.choose(
+        ipam.Context(
+            config=record.config,
+            version=str(record.config.get("cniVersion", versions.SUPPORTED[0])),
+            network=record.attachment.network,
+            container_id=record.attachment.container_id,
+            ifname=record.attachment.ifname,
+            netns=request.netns or record.netns,
+            path=path,
+            environment={**request.environment, "CNI_ARGS": record.arguments},
+        )
+    )
 
 
 def as_cni_error(error: BaseException) -> CNIError:

@@ -10,13 +10,19 @@ from cni_netkit.admin.output import JSON, print_json, print_table
 from cni_netkit.facts import Nic
 from cni_netkit.kernel.errors import KernelError
 from cni_netkit.kernel.namespace import Namespace
+from cni_netkit.nics import readiness, settings
+from cni_netkit.nics.state import NicState, look
 from cni_netkit.plan import LACKING
+from cni_netkit.spec.nics import ranges
 
 TRIAL_NEEDS = frozenset({"netkit", "single", "queue-create"})
 """What the kernel must have for `Namespace.refuses_to_lend` to be asked."""
 
 
-def report(features: frozenset[str], nics: Sequence[Nic], judged: Iterable[JSON]) -> JSON:
+Looked = tuple[Nic, NicState]
+
+
+def report(features: frozenset[str], nics: Sequence[Looked], judged: Iterable[JSON]) -> JSON:
     """The report, as docs/admin.md describes it."""
     found = list(judged)
     return {
@@ -34,7 +40,7 @@ def report(features: frozenset[str], nics: Sequence[Nic], judged: Iterable[JSON]
                 for name, (what, option, since, _) in LACKING.items()
             ],
         },
-        "nics": [_nic(nic) for nic in nics],
+        "nics": [_nic(*each) for each in nics],
         "verdicts": found,
     }
 
@@ -46,7 +52,8 @@ def main(*, as_json: bool, conflist: str | None) -> int:
         features = host.features(LACKING)
         nics = _look(host, features)
         judged = [
-            *verdicts.of_uses(features, nics, needed=conflist is None),
+            *verdicts.of_uses(features, [nic for nic, _ in nics], needed=conflist is None),
+            *(each for nic in nics for each in verdicts.of_workloads(features, *nic)),
             *verdicts.of_configuration(host, conflist),
             verdicts.of_agent(),
             verdicts.of_launcher(),
@@ -61,18 +68,25 @@ def main(*, as_json: bool, conflist: str | None) -> int:
     return 0 if made["ok"] else 1
 
 
-def _look(host: Namespace, features: frozenset[str]) -> list[Nic]:
-    found = leases.nics(host)
-    if not features >= TRIAL_NEEDS:
-        return found
-    return [
-        replace(nic, refusal=host.refuses_to_lend(nic.link)) if nic.link.up else nic
-        for nic in found
-    ]
+def _look(host: Namespace, features: frozenset[str]) -> list[Looked]:
+    found = []
+    for nic in leases.nics(host):
+        trial = nic.link.up and features >= TRIAL_NEEDS
+        refusal = host.refuses_to_lend(nic.link) if trial else None
+        record = readiness.prepared(nic.link)
+        known = replace(
+            nic,
+            refusal=refusal,
+            preparation=record.preparation if record else None,
+            lacking=readiness.lacking(host, nic.link, record) if record else (),
+        )
+        found.append((known, look(host, nic.link)))
+    return found
 
 
-def _nic(nic: Nic) -> JSON:
+def _nic(nic: Nic, state: NicState) -> JSON:
     behind = leases.SYSFS / nic.link.name / "device"
+    preparation = nic.preparation
     return {
         "name": nic.link.name,
         "driver": _driver(behind),
@@ -83,7 +97,27 @@ def _nic(nic: Nic) -> JSON:
         "leased": sum(queue.leased_index is not None for queue in nic.queues),
         "free": sum(queue.free for queue in nic.queues),
         "refusal": _words(nic.refusal),
+        "role": preparation.role if preparation else None,
+        "pool": list(preparation.queues) if preparation else None,
+        "tcpDataSplit": state.data_split,
+        "hdsThresh": state.rings.hds_thresh if state.rings else None,
+        "rss": None if state.table is None else sorted(set(state.table)),
+        "ntuple": state.ntuple.on if state.ntuple else None,
+        "xdp": state.xdp,
+        "xskZeroCopy": "xsk-zerocopy" in state.xdp_features,
     }
+
+
+def _abilities(nic: JSON) -> list[object]:
+    pool, spread = (ranges(nic[key] or ()) for key in ("pool", "rss"))
+    split, threshold = nic["tcpDataSplit"], nic["hdsThresh"]
+    # As text: 0 is a threshold, not nothing.
+    threshold = None if threshold is None else str(threshold)
+    ntuple, xdp = nic["ntuple"], settings.words(settings.XDP, nic["xdp"])
+    return [
+        *(nic["name"], nic["role"], pool, split, threshold, spread),
+        *(ntuple, xdp, nic["xskZeroCopy"]),
+    ]
 
 
 def _words(refusal: KernelError | None) -> str | None:
@@ -120,6 +154,11 @@ def _print(made: JSON) -> None:
         print_table(
             ("NIC", "driver", "up", "MTU", "NUMA node", "receive queues", "leased", "free"),
             [[nic[key] for key in columns] for nic in made["nics"]],
+        )
+        print()
+        print_table(
+            ("NIC", "role", "pool", "HDS", "threshold", "RSS", "ntuple", "XDP", "AF_XDP zero copy"),
+            [_abilities(nic) for nic in made["nics"]],
         )
     print()
     found = made["verdicts"]

@@ -43,7 +43,7 @@ def leased(record: Record) -> Iterator[tuple[str, int, int]]:
 
 def report(found: list[Record]) -> JSON:
     """The report, as docs/admin.md describes it."""
-    return {"attachments": [_attachment(record) for record in found]}
+    return {"attachments": [described(record) for record in found]}
 
 
 def main(*, as_json: bool) -> int:
@@ -56,11 +56,14 @@ def main(*, as_json: bool) -> int:
     return 0
 
 
-def _attachment(record: Record) -> JSON:
+def described(record: Record) -> JSON:
+    """An attachment, as docs/admin.md describes it."""
     device = _step(record, "device")
     return {
         **holder(record),
+        "addedTo": record.added_to,
         "netns": record.netns or None,
+        "deviceIndex": record.outcome.get("container_index") or None,
         "hostDevice": device.get("host_name") or None,
         "kind": device.get("kind"),
         "pairing": device.get("pairing"),
@@ -90,6 +93,10 @@ def pod_of(held: JSON) -> str | None:
     return f"{held['podNamespace'] or ''}/{held['podName']}"
 
 
+def _added(each: JSON) -> str | None:
+    return None if each["addedTo"] is None else f"(added to {each['addedTo'] or 'a namespace'})"
+
+
 def _print(made: JSON) -> None:
     columns = ("network", "container", "pod", "device", "host device", "kind")
     print_table(
@@ -101,7 +108,7 @@ def _print(made: JSON) -> None:
                 pod_of(each),
                 each["ifname"],
                 each["hostDevice"],
-                " ".join(filter(None, (each["kind"], each["pairing"]))),
+                " ".join(filter(None, (each["kind"], each["pairing"], _added(each)))),
                 each["addresses"],
                 [f"{lease['nic']}:{lease['queue']}" for lease in each["leases"]],
                 each["state"],

@@ -1,4 +1,4 @@
-"""`cni-netkit schema`: the JSON Schema of the plugin's configuration.
+"""`cni-netkit schema`: the JSON Schemas of the plugin's configuration and of nics.json.
 
 Types, values, defaults and descriptions come from the models that the plugin itself checks with;
 what those check in code is said here once more, in the schema's words.
@@ -19,6 +19,7 @@ from cni_netkit.spec.config import (
     RATE_MAX,
     NetConf,
 )
+from cni_netkit.spec.nics import Nics
 from cni_netkit.spec.request import IFNAME_BYTES
 
 JSON = dict[str, Any]
@@ -55,6 +56,7 @@ CHECKED_IN_CODE: dict[str, dict[str, JSON]] = {
         "pciBusID": DEVICE_ID,
         "bpf": PLANNED,
     },
+    "Preparation": {"device": IFNAME, "queues": QUEUES},
     "Lease": {"device": IFNAME, "queues": QUEUES, "flows": PLANNED},
     "RuntimeConfig": {
         "mac": {"pattern": "^(?!(00:){5}00$)[0-9a-fA-F][02468aceACE](:[0-9a-fA-F]{2}){5}$"},
@@ -145,9 +147,19 @@ def schema() -> JSON:
     }
 
 
-def main() -> int:
-    """Print the schema; the exit status."""
-    print(json.dumps(schema(), indent=2))
+def nics_schema() -> JSON:
+    """The schema of /etc/cni-netkit/nics.json (draft 2020-12)."""
+    definitions: dict[str, JSON] = {}
+    root = _described(Nics, definitions)
+    definitions["Preparation"]["allOf"] = [
+        {"if": _given("copy", True), "then": _given("role", "af_xdp")}
+    ]
+    return {"$schema": DIALECT, **root, "$defs": definitions}
+
+
+def main(of: str) -> int:
+    """Print the schema of the "configuration" or of "nics"; the exit status."""
+    print(json.dumps(nics_schema() if of == "nics" else schema(), indent=2))
     return 0
 
 

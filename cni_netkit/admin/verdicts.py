@@ -13,15 +13,21 @@ from cni_netkit.agent.server import SOCKET
 from cni_netkit.facts import Facts, Nic, look_for_status
 from cni_netkit.kernel.errors import KernelError
 from cni_netkit.kernel.namespace import Namespace
+from cni_netkit.nics.prepare import unable
+from cni_netkit.nics.state import NicState
 from cni_netkit.plan import check_prerequisites
 from cni_netkit.spec import version as versions
 from cni_netkit.spec.config import believe
 from cni_netkit.spec.errors import CNIError, Code
+from cni_netkit.spec.nics import Role
 from cni_netkit.world import as_cni_error
 
 AGENT_SECONDS = 2.0
 KERNEL_COMMAND = 'uname -r; grep CONFIG_NETKIT "/boot/config-$(uname -r)"'
 USES: tuple[tuple[str, JSON], ...] = (("pair (l3, l2)", {}), ("single", {"pairing": "single"}))
+
+
+WORKLOADS: tuple[tuple[Role, str], ...] = (("io_uring", "pair"), ("af_xdp", "single"))
 
 
 def verdict(
@@ -57,6 +63,20 @@ def of_uses(features: frozenset[str], nics: Sequence[Nic], *, needed: bool) -> I
             )
         else:
             yield verdict(about)
+
+
+def of_workloads(features: frozenset[str], nic: Nic, state: NicState) -> Iterator[JSON]:
+    """Whether containers could use queues of a NIC for each workload, by a lease of their own."""
+    for role, pairing in WORKLOADS:
+        lease = {"device": nic.link.name, "workload": role}
+        lends = _refusal({"lease": {"device": nic.link.name}}, Facts(features, 0, nic))
+        copies = nic.preparation is not None and nic.preparation.copies
+        error = (
+            lends
+            or unable(role, state, copies=copies)
+            or _refusal({"pairing": pairing, "lease": lease}, Facts(features, 0, nic))
+        )
+        yield _refused(f"{role} on {nic.link.name}", error, nic)
 
 
 def of_configuration(host: Namespace, path: str | None) -> Iterator[JSON]:
@@ -137,6 +157,11 @@ def _refused(
     if error is None:
         return verdict(about, needed=needed)
     command = ""
+    if error.details.startswith("cni-netkit nic prepare"):
+        remedy = "prepare it, once; this can interrupt its traffic for a moment"
+        return verdict(
+            about, needed=needed, reason=error.message, remedy=remedy, command=error.details
+        )
     if error.code == Code.KERNEL_LACKS_FEATURE:
         command = KERNEL_COMMAND
     elif nic is not None:

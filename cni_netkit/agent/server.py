@@ -24,8 +24,8 @@ from io import BytesIO
 from pathlib import Path
 from types import FrameType
 
-from cni_netkit import deadline, log, turns, verbs
-from cni_netkit.agent import wire
+from cni_netkit import deadline, log, release, turns, verbs
+from cni_netkit.agent import nics, wire
 from cni_netkit.spec.errors import CNIError, Code
 from cni_netkit.spec.version import NEWEST
 
@@ -234,12 +234,12 @@ def run(path: str = SOCKET) -> int:
     """
     _raise_limit_of_descriptors()
     inherited = _from_systemd()
-    with inherited or listen(path) as listener:
+    with inherited or listen(path) as listener, nics.kept():
         agent = Agent(listener, inherited=inherited is not None)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, agent.stop)
         with deadline.within():
-            verbs.sweep()
+            release.sweep()
         # What is loaded by now stays: the collector need not look at it over and over. And hardly
         # anything of a request is left to it, so that a look every few requests is enough.
         gc.freeze()

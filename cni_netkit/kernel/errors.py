@@ -36,3 +36,7 @@ class NoNamespace(Exception):
         self.path = path
         self.reason = reason
         super().__init__(f"network namespace {path}: {reason}")
+
+
+class ProgramError(Exception):
+    """A BPF program cannot be loaded or attached: what was tried, why not, and what to do."""

@@ -101,6 +101,13 @@ def dump(socket: NetlinkSocket) -> list[Link]:
     return [_read(answer) for answer in socket.dump("list the devices", request, RTM_GETLINK)]
 
 
+def mark(name: str, alias: str, index: int = 0) -> Ask:
+    """Request: give a device an alias; by its index where that is known."""
+    which = b"" if index else message.text(uapi.IFLA_IFNAME, name)
+    request = message.link(which, message.attribute(uapi.IFLA_IFALIAS, alias.encode()), index=index)
+    return Ask(f"mark the device {name} as ours", request, RTM_SETLINK)
+
+
 def set_up(index: int, name: str) -> Ask:
     """Request: bring a device up."""
     return Ask(f"bring the device {name} up", message.link(index=index, flags=IFF_UP), RTM_SETLINK)
@@ -195,23 +202,18 @@ def _create(socket: NetlinkSocket, wanted: Wanted, asked: str, data: bytes) -> L
 
 
 def _make(socket: NetlinkSocket, name: str, alias: str, asked: str, request: bytes) -> Link:
-    mark = Ask(
-        f"mark the device {name} as ours",
-        message.link(
-            message.text(uapi.IFLA_IFNAME, name),
-            message.attribute(uapi.IFLA_IFALIAS, alias.encode()),
-        ),
-        RTM_SETLINK,
-    )
+    marking = mark(name, alias)
     create = Ask(asked, request, RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL | NLM_F_ECHO)
     # Together, so that no process dies in between. But the kernel goes on after a refusal: where
     # the name is taken, the mark would go to the device that has it.
     is_taken = get(socket, name=name) is not None
     try:
-        echoed, _ = socket.ask(create) + socket.ask(mark) if is_taken else socket.ask(create, mark)
+        echoed, _ = (
+            socket.ask(create) + socket.ask(marking) if is_taken else socket.ask(create, marking)
+        )
     except KernelError as error:
         # A device without our mark would not be known as ours later on.
-        if error.asked == mark.asked and (unmarked := get(socket, name=name)):
+        if error.asked == marking.asked and (unmarked := get(socket, name=name)):
             delete(socket, unmarked.index, unmarked.name)
         raise
     if echoed:
@@ -228,6 +230,7 @@ def _read(answer: bytes) -> Link:
     info = attributes.nest(uapi.IFLA_LINKINFO)
     kind = info.text(uapi.IFLA_INFO_KIND)
     own = info.nest(uapi.IFLA_INFO_DATA if kind == "netkit" else 0)
+    xdp = attributes.nest(uapi.IFLA_XDP)
 
     def name(attribute: int, names: dict[str, int]) -> str | None:
         value = own.number(attribute)
@@ -253,4 +256,6 @@ def _read(answer: bytes) -> Link:
         peer_scrub=name(uapi.IFLA_NETKIT_PEER_SCRUB, NETKIT_SCRUB),
         headroom=own.number(uapi.IFLA_NETKIT_HEADROOM),
         tailroom=own.number(uapi.IFLA_NETKIT_TAILROOM),
+        # Where there are two, one of them in hardware, only the numbers by mode are given.
+        xdp_program=xdp.number(uapi.IFLA_XDP_PROG_ID) or xdp.number(uapi.IFLA_XDP_DRV_PROG_ID),
     )

@@ -6,6 +6,7 @@ families are pyroute2's. Follows include/uapi/linux/netlink.h and rtnetlink.h.
 
 import struct
 import sys
+from collections.abc import Iterator
 
 from cni_netkit.spec.addresses import ip_address
 
@@ -61,18 +62,22 @@ def link(*attributes: bytes, index: int = 0, flags: int = 0) -> bytes:
     return IFINFOMSG.pack(0, 0, index, flags, flags) + b"".join(attributes)
 
 
+def attributes(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """Number and value of one attribute after the other."""
+    offset = 0
+    while offset + NLA.size <= len(data):
+        length, kind = NLA.unpack_from(data, offset)
+        if length < NLA.size:
+            break
+        yield kind & 0x3FFF, data[offset + NLA.size : offset + length]
+        offset += (length + 3) & ~3
+
+
 class Attributes:
     """The attributes of an answer, by number; a missing one is None, or 0 as a number."""
 
     def __init__(self, data: bytes) -> None:
-        self._values: dict[int, bytes] = {}
-        offset = 0
-        while offset + NLA.size <= len(data):
-            length, kind = NLA.unpack_from(data, offset)
-            if length < NLA.size:
-                break
-            self._values[kind & 0x3FFF] = data[offset + NLA.size : offset + length]
-            offset += (length + 3) & ~3
+        self._values = dict(attributes(data))
 
     def __contains__(self, kind: int) -> bool:
         return kind in self._values

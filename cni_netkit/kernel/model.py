@@ -1,4 +1,4 @@
-"""Devices, routes, queues, token buckets as plain data: what plans and checks needs no netlink."""
+"""Devices, routes, queues, NICs as plain data: what plans and checks needs no netlink."""
 
 from dataclasses import dataclass
 
@@ -36,7 +36,10 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Link:
-    """A device as the kernel describes it. netkit's own attributes are None on other kinds."""
+    """A device as the kernel describes it. netkit's own attributes are None on other kinds.
+
+    `xdp_program`: the id of the XDP program that it runs.
+    """
 
     index: int
     name: str
@@ -56,6 +59,7 @@ class Link:
     peer_scrub: str | None = None
     headroom: int | None = None
     tailroom: int | None = None
+    xdp_program: int | None = None
 
 
 @dataclass(frozen=True)
@@ -134,3 +138,65 @@ class Queue:
     def free(self) -> bool:
         """Whether nothing occupies the queue."""
         return self.leased_index is None and self.user is None
+
+
+@dataclass(frozen=True)
+class Rings:
+    """A NIC's receive rings: descriptors a ring, and the header-data split with its threshold.
+
+    `data_split`: "unknown", "off", "on" (ETHTOOL_TCP_DATA_SPLIT_*). Thresholds are in bytes, None
+    where the driver has none.
+    """
+
+    rx: int
+    rx_max: int
+    data_split: str
+    hds_thresh: int | None
+    hds_thresh_max: int | None
+
+
+@dataclass(frozen=True)
+class Channels:
+    """How many channels a NIC has and can have; 0: none of that kind (ethtool(8), -l)."""
+
+    rx: int
+    tx: int
+    combined: int
+    rx_max: int
+    tx_max: int
+    combined_max: int
+
+    @property
+    def queues(self) -> int:
+        """How many receive queues these are."""
+        return self.rx + self.combined
+
+
+@dataclass(frozen=True)
+class Feature:
+    """A feature of a NIC (netdev_features_strings in net/ethtool/common.c)."""
+
+    on: bool
+    changeable: bool
+
+
+@dataclass(frozen=True)
+class FlowRule:
+    """A rule (ethtool(8): ntuple) that brings what is sent to an address to a queue.
+
+    `protocol` is "tcp" or "udp", `address` has no prefix length, without `port` any is meant.
+    Either `queue` or `context`, an RSS context, is where it goes. Without `location` it is not
+    inserted yet.
+    """
+
+    protocol: str
+    address: str
+    port: int | None = None
+    queue: int | None = None
+    context: int | None = None
+    location: int | None = None
+
+    def __str__(self) -> str:
+        port = f" port {self.port}" if self.port is not None else ""
+        target = f"queue {self.queue}" if self.context is None else f"RSS context {self.context}"
+        return f"{self.protocol} to {self.address}{port} into {target}"

@@ -37,6 +37,7 @@ from cni_netkit.spec.request import check_ifname
 
 if TYPE_CHECKING:
     from cni_netkit.kernel import netdev
+    from cni_netkit.kernel.ethtool import Ethtool
 
 PROBES = {
     "netkit": None,
@@ -79,6 +80,7 @@ class Namespace:
         self.netns = netns
         self._sockets: dict[int, NetlinkSocket] = {}
         self._family: netdev.Family | None = None
+        self._ethtool: Ethtool | None = None
 
     @classmethod
     def current(cls) -> Namespace:
@@ -106,6 +108,9 @@ class Namespace:
         for socket in self._sockets.values():
             socket.close()
         self._sockets.clear()
+        if self._ethtool is not None:
+            self._ethtool.close()
+            self._ethtool = None
         self.netns.close()
 
     # Devices
@@ -152,11 +157,15 @@ class Namespace:
         else:
             link.delete(self._rtnl, found.index, found.name, nsid)
 
-    def link_in(self, nsid: int, name: str) -> Link | None:
+    def link_in(self, nsid: int, name: str, index: int = 0) -> Link | None:
         """A device of another namespace, by that one's id; None also if there is no such id."""
         with suppress(KernelError):
-            return link.get(self._rtnl, name=name, nsid=nsid)
+            return link.get(self._rtnl, name=name, index=index, nsid=nsid)
         return None
+
+    def mark(self, index: int, device: str, alias: str) -> None:
+        """Give a device another alias."""
+        self._rtnl.ask(link.mark(device, alias, index))
 
     def configure(
         self,
@@ -253,6 +262,42 @@ class Namespace:
         finally:
             trial.close()
         return None
+
+    @property
+    def ethtool(self) -> Ethtool:
+        """The NICs of this namespace: rings, channels, features, RSS, flow rules."""
+        if self._ethtool is None:
+            from cni_netkit.kernel.ethtool import Ethtool
+            from cni_netkit.kernel.siocethtool import EthtoolIoctl
+
+            self._ethtool = Ethtool(self._genl, EthtoolIoctl(self.netns))
+        return self._ethtool
+
+    def xdp_features(self, nic: Link) -> frozenset[str]:
+        """What a NIC's driver can do with XDP, by the kernel's names: "basic", "xsk-zerocopy"."""
+        from cni_netkit.kernel import netdev
+
+        return netdev.xdp_features(self._genl, self._netdev.number, nic.index)
+
+    # The XDP program for AF_XDP, on NICs of the host
+
+    def attach_our_xdp(self, nic: Link, *, copy: bool = False) -> None:
+        """Have a NIC run our XDP program; see `bpf.attach`."""
+        from cni_netkit.kernel import bpf
+
+        bpf.attach(nic, copy=copy)
+
+    def detach_our_xdp(self, name: str) -> None:
+        """Take `attach_our_xdp` back."""
+        from cni_netkit.kernel import bpf
+
+        bpf.detach(name)
+
+    def runs_our_xdp(self, nic: Link) -> bool:
+        """Whether a NIC runs our XDP program."""
+        from cni_netkit.kernel import bpf
+
+        return bpf.is_attached(nic)
 
     # Shaping
 

@@ -15,6 +15,7 @@ from cni_netkit.kernel.netlink import Ask, NetlinkSocket
 from cni_netkit.kernel.uapi import (
     CTRL_CMD_GETFAMILY,
     GENL_ID_CTRL,
+    NETDEV_CMD_DEV_GET,
     NETDEV_CMD_QUEUE_CREATE,
     NETDEV_CMD_QUEUE_GET,
     NETDEV_QUEUE_TYPE_RX,
@@ -63,6 +64,30 @@ class queue_message(genlmsg):
             )
 
 
+class device_message(genlmsg):
+    """Message of family "netdev" about a device: NETDEV_A_DEV_*."""
+
+    prefix = "NETDEV_A_DEV_"
+    nla_map = (
+        ("NETDEV_A_DEV_UNSPEC", "none"),
+        ("NETDEV_A_DEV_IFINDEX", "uint32"),
+        ("NETDEV_A_DEV_PAD", "none"),
+        ("NETDEV_A_DEV_XDP_FEATURES", "uint64"),
+    )
+
+
+XDP_FEATURES = (
+    "basic",
+    "redirect",
+    "ndo-xmit",
+    "xsk-zerocopy",
+    "hw-offload",
+    "rx-sg",
+    "ndo-xmit-sg",
+)
+"""The bits of enum netdev_xdp_act, from the lowest, by their names in netdev.yaml."""
+
+
 @dataclass(frozen=True)
 class Family:
     """The family as this kernel has it: its number, and the commands it knows."""
@@ -107,6 +132,17 @@ def queues(socket: NetlinkSocket, number: int, index: int) -> list[Queue]:
         for answer in answers
         if answer.get_attr("NETDEV_A_QUEUE_TYPE") == NETDEV_QUEUE_TYPE_RX
     ]
+
+
+def xdp_features(socket: NetlinkSocket, number: int, index: int) -> frozenset[str]:
+    """What a device's driver can do with XDP, by the names in `XDP_FEATURES`."""
+    message = device_message()
+    message["cmd"] = NETDEV_CMD_DEV_GET
+    message["version"] = 1
+    message["attrs"] = [("NETDEV_A_DEV_IFINDEX", index)]
+    ((answer,),) = socket.ask(Ask("look up the XDP features of a device", message, number))
+    bits = answer.get_attr("NETDEV_A_DEV_XDP_FEATURES") or 0
+    return frozenset(name for bit, name in enumerate(XDP_FEATURES) if bits & (1 << bit))
 
 
 def create(

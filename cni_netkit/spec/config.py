@@ -55,7 +55,8 @@ def _valid_mtu(value: int) -> int:
     return value
 
 
-def _valid_ifname(value: str) -> str:
+def valid_ifname(value: str) -> str:
+    """Pass a device name on. Raises ValueError for what the kernel would not take."""
     if fault := check_ifname(value):
         raise ValueError(fault)
     return value
@@ -201,7 +202,7 @@ class RuntimeConfig(Foreign):
 class Lease(Model):
     """Receive queues of a physical NIC, lent to the container's device."""
 
-    device: Annotated[str, AfterValidator(_valid_ifname)] | None = None
+    device: Annotated[str, AfterValidator(valid_ifname)] | None = None
     count: Annotated[int, Field(ge=1, lt=QUEUES_MAX)] = 1
     queues: Annotated[tuple[int, ...], BeforeValidator(parse_queues)] | None = None
     workload: Literal["io_uring", "af_xdp"] | None = None
@@ -238,7 +239,7 @@ class NetConf(Model):
     headroom: Annotated[int, Field(ge=0, le=65535)] = 0
     tailroom: Annotated[int, Field(ge=0, le=65535)] = 0
     mtu: Annotated[int, AfterValidator(_valid_mtu)] = 0
-    if_name: Annotated[str, AfterValidator(_valid_ifname)] | None = None
+    if_name: Annotated[str, AfterValidator(valid_ifname)] | None = None
     ipam: dict[str, Any] | None = None
     ip_masq: bool = False
     ip_masq_backend: Literal["nftables"] = "nftables"

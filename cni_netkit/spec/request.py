@@ -19,7 +19,7 @@ class Request:
     """A request whose environment and version are known to be sound; `config` is still raw.
 
     `netns_descriptor` is the open namespace, where it came that way, `route_descriptor` an
-    rtnetlink socket in it; both are somebody else's to close.
+    rtnetlink socket in it; both are somebody else's to close. `added_to` is that of a record.
     """
 
     verb: str
@@ -32,6 +32,7 @@ class Request:
     netns_override: bool = False
     netns_descriptor: int | None = None
     route_descriptor: int | None = None
+    added_to: str | None = None
     config: Mapping[str, Any] = field(default_factory=dict)
     environment: Mapping[str, str] = field(default_factory=dict)
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
-from cni_netkit.attachment import Attachment
+from cni_netkit.attachment import Attachment, bears
 from cni_netkit.spec.addresses import ip_interface
 from cni_netkit.spec.errors import CNIError, Code
 from cni_netkit.spec.result import JSON
@@ -76,7 +76,7 @@ class Outcome:
 def ours(namespace: Namespace, alias: str, name: str, index: int) -> Link | None:
     """The device that bears our alias: by index where that is known, by name else."""
     found = namespace.link(index=index) if index else namespace.link(name=name)
-    return found if found is not None and found.alias == alias else None
+    return found if found is not None and bears(found.alias, alias) else None
 
 
 def existing(namespace: Namespace, name: str, where: str) -> Link:

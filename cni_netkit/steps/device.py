@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
+from cni_netkit.attachment import bears
 from cni_netkit.kernel.errors import KernelError
 from cni_netkit.kernel.model import Link, Wanted
 from cni_netkit.spec.errors import CNIError, Code
@@ -65,8 +66,10 @@ class Device:
             self._delete_ours(world.container, self.container_name, outcome.container_index)
         elif outcome.container_nsid is not None:
             # The path is gone; the namespace itself may live on, held by a process.
-            found = world.host.link_in(outcome.container_nsid, self.container_name)
-            if found and found.alias == self.alias:
+            found = world.host.link_in(
+                outcome.container_nsid, self.container_name, outcome.container_index
+            )
+            if found and bears(found.alias, self.alias):
                 world.host.delete_link(found, outcome.container_nsid)
 
     def check(self, world: World, outcome: Outcome) -> None:

@@ -42,12 +42,13 @@ class Leases:
                     outcome.leases.append([queue, number])
         if len(outcome.leases) < self.count:
             raise self.exhausted(world, nic.index)
+        world.inside.mark(outcome.container_index, self.device, self._alias(world, outcome))
 
     def undo(self, world: World, outcome: Outcome) -> None:
         """The kernel gives them back with the device; there is no other way."""
 
     def check(self, world: World, outcome: Outcome) -> None:
-        """From both sides: the NIC's queue points at ours, and ours exists."""
+        """From both sides: the NIC's queue points at ours, and ours exists; the alias says so."""
         nic = world.host.link(name=self.nic)
         if nic is None:
             raise difference(f"NIC {self.nic}", "a device", None)
@@ -78,6 +79,8 @@ class Leases:
                 )
             if number not in own:
                 raise difference(f"queues of {self.device} in the container", number, own)
+        if link.alias != (alias := self._alias(world, outcome)):
+            raise difference(f"alias of device {self.device} in the container", alias, link.alias)
 
     def describe(self) -> str:
         """In words."""
@@ -104,6 +107,9 @@ class Leases:
             f"{','.join(map(str, sorted(self.pool)))} of {self.nic}, and fewer are free",
             "; ".join(taken),
         )
+
+    def _alias(self, world: World, outcome: Outcome) -> str:
+        return world.attachment.alias_with(self.nic, [queue for queue, _ in outcome.leases])
 
 
 def missing_nic(name: str) -> CNIError:

@@ -18,7 +18,11 @@ from typing import Any
 
 import pytest
 
+from cni_netkit.admin import main as admin
 from cni_netkit.agent import server
+from cni_netkit.kernel.namespace import Namespace
+from cni_netkit.nics.prepare import prepare
+from cni_netkit.spec.nics import believe_preparation
 from cni_netkit.verbs import handle
 from tests.kernel import judge
 from tests.kernel.features import kernel_has_netkit
@@ -184,6 +188,15 @@ class Node:
             judge.run("ip", "link", "set", name, "up")
         return str(name)
 
+    def prepare(self, nic: str, role: str, queues: str) -> None:
+        """Give a NIC a role; netdevsim can do AF_XDP by copying only."""
+        given = {"device": nic, "role": role, "queues": queues, "copy": role == "af_xdp" or None}
+        host = Namespace.current()
+        try:
+            prepare(host, believe_preparation(given, "the test"))
+        finally:
+            host.close()
+
     def virtual_function(self) -> str:
         """A netdevsim virtual function, up: a NIC without queue management."""
         parent = self.nic()
@@ -270,6 +283,7 @@ def own_node() -> Iterator[Node]:
         for target in ("/var/lib/cni", "/run/netns"):
             _mount("tmpfs", target)
         _mount("sysfs", "/sys")
+        _mount("bpf", "/sys/fs/bpf")
         judge.run("ip", "link", "set", "lo", "up")
         yield made
     finally:
@@ -314,6 +328,39 @@ DUAL_STACK = {
 def dual_stack() -> JSON:
     """An IPAM that gives an IPv4 and an IPv6 address, with default routes."""
     return json.loads(json.dumps(DUAL_STACK))  # type: ignore[no-any-return]
+
+
+class Command:
+    """cni-netkit, run in the node's namespaces."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+        self._monkeypatch, self._capsys = monkeypatch, capsys
+
+    def __call__(self, *arguments: str, status: int = 0) -> str:
+        """Its standard output."""
+        self._capsys.readouterr()
+        self._monkeypatch.setattr(sys, "argv", ["cni-netkit", *arguments])
+        assert admin.main() == status
+        return self._capsys.readouterr().out
+
+    def fails(self, *arguments: str) -> str:
+        """What it says on standard error where it ends with exit status 1 and prints nothing."""
+        self._capsys.readouterr()
+        self._monkeypatch.setattr(sys, "argv", ["cni-netkit", *arguments])
+        assert admin.main() == 1
+        output, said = self._capsys.readouterr()
+        assert output == ""
+        return said
+
+    def json(self, *arguments: str, status: int = 0) -> Any:
+        """Its report."""
+        return json.loads(self(*arguments, "--json", status=status))
+
+
+@pytest.fixture
+def cni_netkit(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
+    """The command on a node."""
+    return Command(monkeypatch, capsys)
 
 
 def executable() -> list[str]:

@@ -17,6 +17,7 @@ DEADLINE = 20.0
 """Seconds to wait for a condition that the kernel brings about on its own."""
 
 NETLINK_GENERIC = 16
+NESTED = 0x8000
 REPORTED_LATER = {"NO-CARRIER", "LOWER_UP"}
 
 
@@ -233,6 +234,77 @@ def leases(nic: str) -> dict[int, tuple[int, int]]:
     return found
 
 
+def rings(nic: str) -> dict[str, int]:
+    """Ring length, header-data split (0 unknown, 1 off, 2 on) and its threshold, by ethtool netlink."""
+    found = _ethtool(nic, 15)
+    names = {6: "rx", 11: "tcp_data_split", 17: "hds_thresh"}
+    return {
+        name: int.from_bytes(found[number], "little")
+        for number, name in names.items()
+        if number in found
+    }
+
+
+def set_rings(
+    nic: str, *, tcp_data_split: int | None = None, hds_thresh: int | None = None
+) -> None:
+    """Set header-data split and its threshold, which Debian's ethtool cannot yet."""
+    body = b""
+    if tcp_data_split is not None:
+        body += _attribute(11, struct.pack("=B", tcp_data_split))
+    if hds_thresh is not None:
+        body += _attribute(17, struct.pack("=I", hds_thresh))
+    _ethtool(nic, 16, body)
+
+
+def channels(nic: str) -> dict[str, int]:
+    """How many queues of each kind, and how many there can be."""
+    found = _ethtool(nic, 17)
+    names = {2: "rx_max", 5: "combined_max", 6: "rx", 9: "combined"}
+    return {
+        name: int.from_bytes(found[number], "little")
+        for number, name in names.items()
+        if number in found
+    }
+
+
+def _ethtool(nic: str, command: int, body: bytes = b"") -> dict[int, bytes]:
+    """One request of generic netlink family "ethtool" (include/uapi/linux/ethtool_netlink.h)."""
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_GENERIC) as sock:
+        sock.bind((0, 0))
+        sock.settimeout(DEADLINE)
+        family = _family(sock, b"ethtool\0")
+        header = _attribute(1 | 0x8000, _attribute(2, nic.encode() + b"\0"))
+        sock.send(_message(family, 0x5, struct.pack("=BBH", command, 1, 0) + header + body))
+        answers = _answers(sock)
+    return _attributes(answers[0][4:]) if answers else {}
+
+
+def link_nics(nic: str, other: str, netns: str) -> None:
+    """Put a cable between two netdevsim NICs: one of this namespace, one of a named namespace."""
+    index = ip("link", "show", "dev", other, netns=netns)[0]["ifindex"]
+    with open("/proc/thread-self/ns/net") as here, open(f"/run/netns/{netns}") as there:
+        Path("/sys/bus/netdevsim/link_device").write_text(
+            f"{here.fileno()}:{socket.if_nametoindex(nic)} {there.fileno()}:{index}"
+        )
+
+
+def bind_dmabuf(nic: str, queue: int) -> tuple[int, str]:
+    """Ask for a dma-buf as memory of a queue, with no dma-buf at hand: the errno, and the extack text."""
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_GENERIC) as sock:
+        sock.setsockopt(270, 11, 1)  # SOL_NETLINK, NETLINK_EXT_ACK
+        sock.settimeout(DEADLINE)
+        family = _family(sock, b"netdev\0")
+        body = struct.pack("=BBH", 13, 1, 0) + _attribute(1, _u32(socket.if_nametoindex(nic)))
+        body += _attribute(2 | NESTED, _attribute(1, _u32(queue)) + _attribute(3, _u32(0)))
+        sock.send(_message(family, 0x5, body + _attribute(3, _u32(0xFFFF))))
+        data = sock.recv(1 << 17)
+    code, length = struct.unpack_from("=iI", data, 16)
+    # NETLINK_CAP is not set, so the request comes back before the text.
+    text = _attributes(data[20 + ((length + 3) & ~3) :]).get(1, b"")
+    return -code, text.rstrip(b"\0").decode()
+
+
 def netkit_room(name: str) -> tuple[int, int]:
     """headroom and tailroom of a netkit device in bytes, which ip(8) does not show."""
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE) as sock:
@@ -255,6 +327,10 @@ def _family(sock: socket.socket, name: bytes) -> int:
 
 def _message(kind: int, flags: int, body: bytes) -> bytes:
     return struct.pack("=IHHII", 16 + len(body), kind, flags, 1, 0) + body
+
+
+def _u32(value: int) -> bytes:
+    return struct.pack("=I", value)
 
 
 def _attribute(kind: int, value: bytes) -> bytes:

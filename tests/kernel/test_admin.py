@@ -1,41 +1,16 @@
 """The command cni-netkit on a node: what it says is what the judges see."""
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from cni_netkit.admin import main as admin
 from tests.kernel import judge
-from tests.kernel.conftest import Conf, Node
+from tests.kernel.conftest import Command, Conf, Node
 
 CONF = Path(__file__).parents[2] / "conf"
 POD = "IgnoreUnknown=1;K8S_POD_NAMESPACE=shop;K8S_POD_NAME=till-0"
-
-
-class Command:
-    """cni-netkit, run in the node's namespaces."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-        self._monkeypatch, self._capsys = monkeypatch, capsys
-
-    def __call__(self, *arguments: str, status: int = 0) -> str:
-        """Its standard output."""
-        self._capsys.readouterr()
-        self._monkeypatch.setattr(sys, "argv", ["cni-netkit", *arguments])
-        assert admin.main() == status
-        return self._capsys.readouterr().out
-
-    def json(self, *arguments: str, status: int = 0) -> Any:
-        """Its report."""
-        return json.loads(self(*arguments, "--json", status=status))
-
-
-@pytest.fixture
-def cni_netkit(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
-    return Command(monkeypatch, capsys)
 
 
 @pytest.mark.parametrize("pairing", ["pair", "single"])

@@ -261,6 +261,18 @@ def test_one_lease_lost(node: Node, conf: Conf, pairing: str) -> None:
     assert "of eth0 in the container, found" in text
 
 
+@pytest.mark.parametrize("pairing", ["pair", "single"])
+def test_alias_of_a_device_with_leases(node: Node, conf: Conf, pairing: str) -> None:
+    """It no longer tells which queues the device has."""
+    nic = node.nic()
+    found = Attached(node, conf(pairing=pairing, ipam=None, lease={"device": nic}))
+    alias = f"cni-netkit net container-{found.netns} eth0"
+    found.inside("link", "set", "eth0", "alias", alias)
+    assert found.difference() == (
+        f"alias of device eth0 in the container: expected {alias} {nic}:7, found {alias}"
+    )
+
+
 def test_lease_of_a_nic_that_is_down(node: Node, conf: Conf) -> None:
     """Leases are not to be seen while the NIC is down; that is the difference."""
     nic = node.nic()

@@ -79,6 +79,8 @@ def with_nic(node: Node, conflist: JSON) -> JSON:
         if "lease" in plugin:
             nic = nic or node.nic()
             plugin["lease"]["device"] = nic
+            if role := plugin["lease"].get("workload"):
+                node.prepare(nic, role, "4-7")
     return conflist
 
 

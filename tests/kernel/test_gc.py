@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from cni_netkit.verbs import sweep
+from cni_netkit.release import sweep
 from tests.kernel import judge
 from tests.kernel.conftest import Conf, Node
 

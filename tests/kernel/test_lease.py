@@ -20,6 +20,7 @@ def test_leased_queues_point_at_queues_1_and_2(node: Node, conf: Conf, pairing: 
     device = judge.link("eth0", c)
     assert judge.leases(nic) == {7: (device["ifindex"], 1), 6: (device["ifindex"], 2)}
     assert device["num_rx_queues"] == 3
+    assert device["ifalias"] == f"cni-netkit net container-{c} eth0 {nic}:7,6"
     if pairing == "pair":
         assert judge.pings("10.1.0.2")
     assert node.call("DEL", configuration, c).ok

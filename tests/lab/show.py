@@ -76,6 +76,10 @@ def main() -> None:
         **conflist["plugins"][0],
     }
     configuration["lease"]["device"] = nic
+
+    say("The NIC is prepared, once")
+    sh(f"cni-netkit nic prepare {nic} --role io_uring --queues 4-7; cni-netkit nic show {nic}")
+
     say(f"The configuration (conf/{EXAMPLE.name})")
     print(json.dumps(configuration, indent=2))
 

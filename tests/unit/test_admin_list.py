@@ -26,6 +26,7 @@ STEPS: list[dict[str, Any]] = [
 OUTCOME = {
     "addresses": [{"address": "10.1.0.2/24", "gateway": "10.1.0.1"}, {"address": "fd00::2/64"}],
     "leases": [[5, 1], [4, 2]],
+    "container_index": 2,
 }
 ARGUMENTS = "IgnoreUnknown=1;K8S_POD_NAMESPACE=shop;K8S_POD_NAME=till-0;K8S_POD_UID=x"
 LEASING = {
@@ -34,7 +35,9 @@ LEASING = {
     "ifname": "eth0",
     "podNamespace": "shop",
     "podName": "till-0",
+    "addedTo": None,
     "netns": "/run/netns/c1",
+    "deviceIndex": 2,
     "hostDevice": "nk0123456789a",
     "kind": "netkit",
     "pairing": "pair",
@@ -80,6 +83,21 @@ def test_an_attachment_with_all_it_can_have(
 ) -> None:
     store.create(record(steps=STEPS, outcome=OUTCOME, arguments=ARGUMENTS, complete=True))
     assert listed(monkeypatch, capsys) == [LEASING]
+
+
+@pytest.mark.parametrize(("added_to", "words"), [("eth0", "eth0"), ("", "a namespace")])
+def test_what_was_added(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    store: Store,
+    added_to: str,
+    words: str,
+) -> None:
+    """It says to what."""
+    store.create(record(steps=STEPS, complete=True, added_to=added_to))
+    assert listed(monkeypatch, capsys)[0]["addedTo"] == added_to
+    assert call(monkeypatch, "list") == 0
+    assert f"netkit pair (added to {words})" in capsys.readouterr().out
 
 
 def test_states(

@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from cni_netkit.attachment import ALIAS_BYTES, Attachment, parse_alias
+from cni_netkit.attachment import ALIAS_BYTES, Attachment, bears, parse_alias
 
 PLAIN = Attachment("net", "c1", "eth0")
 
@@ -71,7 +71,6 @@ def test_alias_fits(length: int) -> None:
         "eth0",
         "cni-netkit",
         "cni-netkit net c1",
-        "cni-netkit net c1 eth0 more",
         "cni-other net c1 eth0",
         " cni-netkit net c1",
         "CNI-NETKIT net c1 eth0",
@@ -80,6 +79,49 @@ def test_alias_fits(length: int) -> None:
 def test_alias_of_others(alias: str | None) -> None:
     """What is no alias of ours leads to no attachment."""
     assert parse_alias(alias) is None
+
+
+def test_alias_with_queues() -> None:
+    """Which queues of which NIC, in the order of the device's own; it leads back all the same."""
+    alias = PLAIN.alias_with("eth7", [7, 6, 12])
+    assert alias == "cni-netkit net c1 eth0 eth7:7,6,12"
+    assert parse_alias(alias) == PLAIN
+
+
+@pytest.mark.parametrize("length", [1, 50, 100, 105, 106, 107, 108, 109, 110, 111, 112, 120, 300])
+def test_alias_with_more_queues_than_fit(length: int) -> None:
+    """No longer than the kernel stores; whole numbers, dots for the rest, or none at all."""
+    attachment = Attachment("n" * length, "c" * length, "rxq0")
+    queues = list(range(1023, 0, -1))
+    alias = attachment.alias_with("ü0", queues)
+    assert len(alias.encode()) <= 255
+    assert bears(alias, attachment.alias)
+    rest = alias.removeprefix(attachment.alias)
+    if rest:
+        *told, dots = rest.removeprefix(" ü0:").split(",")
+        assert dots == "..."
+        assert told == [str(number) for number in queues[: len(told)]]
+        more = len(f",{queues[len(told)]}")
+        assert len(alias.encode()) + more > 255, "one more would not fit"
+    else:
+        assert len(f"{attachment.alias} ü0:1023,...".encode()) > 255
+
+
+@pytest.mark.parametrize(
+    ("alias", "borne"),
+    [
+        (PLAIN.alias, True),
+        (PLAIN.alias_with("eth0", [7]), True),
+        (f"{PLAIN.alias}1", False),
+        (f"{PLAIN.alias}1 eth0:7", False),
+        (f"x{PLAIN.alias}", False),
+        ("", False),
+        (None, False),
+    ],
+)
+def test_mark(alias: str | None, *, borne: bool) -> None:
+    """It is an attachment's mark with its queues and without, and not that of a longer name."""
+    assert bears(alias, PLAIN.alias) is borne
 
 
 def test_in_words() -> None:

@@ -45,7 +45,7 @@ class Host:
     ("attribute", "user"),
     [
         (("NETDEV_A_QUEUE_XSK", ""), "AF_XDP"),
-        (("NETDEV_A_QUEUE_IO_URING", ""), "io_uring"),
+        (("NETDEV_A_QUEUE_IO_URING", "08:00:01:00:00:10:00:00"), "io_uring"),
         (("NETDEV_A_QUEUE_DMABUF", 3), "a dma-buf"),
     ],
 )

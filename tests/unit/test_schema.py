@@ -12,6 +12,7 @@ import pytest
 from cni_netkit.admin import schema as admin
 from cni_netkit.spec.config import FOREIGN_KEYS, believe
 from cni_netkit.spec.errors import CNIError
+from cni_netkit.spec.nics import believe_nics
 from tests.unit.given import conf
 from tests.unit.test_config import BAD, GOOD, IMPOSSIBLE, LEASE, nested, rows
 
@@ -77,8 +78,10 @@ def test_it_is_a_schema() -> None:
 
 
 def test_what_is_printed_is_the_schema(capsys: pytest.CaptureFixture[str]) -> None:
-    assert admin.main() == 0
+    assert admin.main("configuration") == 0
     assert json.loads(capsys.readouterr().out) == admin.schema()
+    assert admin.main("nics") == 0
+    assert json.loads(capsys.readouterr().out) == admin.nics_schema()
 
 
 def test_there_are_examples() -> None:
@@ -161,3 +164,55 @@ def test_faults_of_ipam(ipam: dict[str, Any]) -> None:
     """Of the two types that are built in; what another one has in it is its own."""
     assert not validator().is_valid(conf(ipam=ipam))
     assert validator().is_valid(conf(ipam={**ipam, "type": "another"}))
+
+
+NIC = {"device": "eth0", "role": "af_xdp", "queues": "8-15"}
+
+
+def nics_validator() -> Any:
+    made = json.loads(json.dumps(admin.nics_schema()))
+    jsonschema.Draft202012Validator.check_schema(made)
+    return jsonschema.Draft202012Validator(made)
+
+
+@pytest.mark.parametrize(
+    "nics",
+    [
+        json.loads((CONF / "nics.json").read_text())["nics"],
+        [],
+        [{**NIC, "queues": [14, 15], "channels": 16, "ring": 64, "copy": True}],
+        [{**NIC, "channels": None, "ring": None, "copy": None}],
+    ],
+    ids=["example", "none", "everything", "null"],
+)
+def test_nics_that_are_valid(nics: Any) -> None:
+    """By schema and program alike."""
+    nics_validator().validate({"nics": nics})
+    assert len(believe_nics({"nics": nics}, "nics.json")) == len(nics)
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({}, True),
+        ({"nics": {}}, True),
+        ({"nics": [{**NIC, "role": "dpdk"}]}, True),
+        ({"nics": [{**NIC, "device": "a/b"}]}, True),
+        ({"nics": [{**NIC, "queues": "8-"}]}, True),
+        ({"nics": [{**NIC, "queues": []}]}, True),
+        ({"nics": [{**NIC, "queues": None}]}, True),
+        ({"nics": [{**NIC, "ring": 0}]}, True),
+        ({"nics": [{**NIC, "channels": "16"}]}, True),
+        ({"nics": [{**NIC, "role": "io_uring", "copy": True}]}, True),
+        ({"nics": [{**NIC, "rings": 8}]}, True),
+        ({"nics": [], "nic": []}, True),
+        ({"nics": [{**NIC, "channels": 8}]}, False),
+        ({"nics": [NIC, NIC]}, False),
+    ],
+    ids=str,
+)
+def test_nics_that_are_not(given: Any, told: bool) -> None:
+    """The program refuses each; the schema but for what it cannot say."""
+    with pytest.raises(CNIError):
+        believe_nics(given, "nics.json")
+    assert nics_validator().is_valid(given) != told

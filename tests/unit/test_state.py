@@ -38,6 +38,7 @@ def test_record_round_trip() -> None:
         outcome={"addresses": [{"address": "10.1.0.2/24"}], "container_nsid": None},
         complete=True,
         arguments="IP=10.1.0.2",
+        added_to="eth0",
     )
     assert Record.load(written.dump()) == written
 
@@ -166,6 +167,7 @@ def test_a_record_that_cannot_be_read(store: Store, tmp_path: Path, damage: byte
         ("config", []),
         ("attachment", {"network": "net", "container_id": 5, "ifname": "eth0"}),
         ("attachment", {"network": "net"}),
+        ("added_to", 1),
         ("unheard_of", 1),
     ],
 )
@@ -196,6 +198,78 @@ def test_all(store: Store) -> None:
     assert [each.attachment for each in store.all()] == [FIRST, SECOND, ELSEWHERE]
     assert [each.attachment for each in store.all("net")] == [FIRST, SECOND]
     assert list(store.all("ne")) == []
+
+
+def test_added_to(store: Store, tmp_path: Path) -> None:
+    """What was added to one attachment, by name; none that a runtime asked for or that is unreadable."""
+    added = [
+        record(Attachment("net", "c1", name), added_to="eth0", complete=name == "rxq0")
+        for name in ("rxq0", "rxq1")
+    ]
+    others = [
+        record(FIRST),
+        record(Attachment("net", "c1", "zc0")),
+        record(Attachment("net", "c1", "rxq2"), added_to="eth1"),
+        record(Attachment("net", "c1", "rxq3"), added_to=""),
+        record(Attachment("net", "c1x", "rxq0"), added_to="eth0"),
+        record(Attachment("net2", "c1", "rxq0"), added_to="eth0"),
+    ]
+    cut_off = record(Attachment("net", "c1", "rxq4"), added_to="eth0")
+    for each in (*reversed(added), *others, cut_off):
+        store.create(each)
+    file_of(tmp_path, cut_off.attachment).write_bytes(added[0].dump()[:-1])
+    assert store.added_to(FIRST) == added
+    assert store.added_to(SECOND) == []
+    assert store.added_to(Attachment("none", "c1", "eth0")) == []
+
+
+def test_nothing_is_left_of_what_was_added(store: Store, tmp_path: Path) -> None:
+    """Whichever goes first; and a second one of that name changes nothing."""
+    names = ("rxq0", "rxq1")
+    for order in (names, names[::-1]):
+        for name in names:
+            store.create(record(Attachment("net", "c1", name), added_to="eth0"))
+        with refused(103):
+            store.create(record(Attachment("net", "c1", "rxq0"), added_to="eth0"))
+        for left, name in zip((1, 0), order, strict=True):
+            store.remove(Attachment("net", "c1", name), "eth0")
+            assert len(store.added_to(FIRST)) == left
+        assert list((tmp_path / "netkit" / "net").iterdir()) == []
+
+
+def test_a_runtimes_record_is_not_taken_for_one_that_was_added(
+    store: Store, tmp_path: Path
+) -> None:
+    """Its name was taken first: error 103, and no note of it."""
+    store.create(record(Attachment("net", "c1", "rxq0")))
+    with refused(103):
+        store.create(record(Attachment("net", "c1", "rxq0"), added_to="eth0"))
+    assert store.added_to(FIRST) == []
+    assert len(list((tmp_path / "netkit" / "net").iterdir())) == 1
+
+
+def test_added_by_many_at_once(store: Store, tmp_path: Path) -> None:
+    """The folder of notes comes and goes under way, and none is lost."""
+
+    def come_and_go(number: int) -> None:
+        added = record(Attachment("net", "c1", f"rxq{number}"), added_to="eth0")
+        for _ in range(50):
+            store.create(added)
+            assert added in store.added_to(FIRST)
+            store.remove(added.attachment, "eth0")
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(come_and_go, range(8)))
+    assert list((tmp_path / "netkit" / "net").iterdir()) == []
+
+
+def test_what_cannot_be_noted_is_not_added(store: Store, tmp_path: Path) -> None:
+    """Error 5, and no record."""
+    store.create(record(FIRST))
+    file_of(tmp_path).with_name("c1:eth0.json.added").touch()
+    with refused(5, "c1:eth0.json.added"):
+        store.create(record(Attachment("net", "c1", "rxq0"), added_to="eth0"))
+    assert store.load(Attachment("net", "c1", "rxq0")) is None
 
 
 def test_all_of_nothing(tmp_path: Path) -> None:

@@ -1,0 +1,175 @@
+"""`cni-netkit nic`: preparing NICs for a workload, what they are like, and putting it back."""
+
+import argparse
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from cni_netkit.admin.leases import nics
+from cni_netkit.admin.output import JSON, print_json, print_table
+from cni_netkit.kernel.namespace import Namespace
+from cni_netkit.nics import prepare as preparing
+from cni_netkit.nics.prepare import Change, left_alone, nic_of, to_change
+from cni_netkit.nics.record import NicRecord, NicStore
+from cni_netkit.nics.settings import SETTINGS, Setting, differences, words
+from cni_netkit.nics.state import NicState, look
+from cni_netkit.spec.nics import Preparation, believe_preparation, ranges
+
+NOTHING = "nothing to change"
+
+
+def main(
+    action: Callable[[Namespace, argparse.Namespace], int], arguments: argparse.Namespace
+) -> int:
+    """Carry out `prepare`, `restore` or `show`; the exit status."""
+    host = Namespace.current()
+    try:
+        return action(host, arguments)
+    finally:
+        host.close()
+
+
+def prepare(host: Namespace, arguments: argparse.Namespace) -> int:
+    """Give a NIC a role, or with --dry-run only say what that would change."""
+    given = {
+        "device": arguments.device,
+        "role": arguments.role,
+        "queues": arguments.queues,
+        "channels": arguments.channels,
+        "ring": arguments.ring,
+        "copy": arguments.copy or None,
+    }
+    preparation = believe_preparation(given, "the command line")
+    about = f"{preparation.device} for {preparation.role}, queues {ranges(preparation.queues)}"
+
+    def said(changes: list[Change]) -> None:
+        if arguments.json:
+            return
+        _print_changes(about, changes)
+        if changes and not arguments.dry_run:
+            # Flushed: a session that runs over this NIC may be cut off by what comes.
+            print(
+                f"this can interrupt the traffic of {preparation.device} for a moment", flush=True
+            )
+
+    if arguments.dry_run:
+        changes = to_change(host, preparation)
+        said(changes)
+    else:
+        changes = preparing.prepare(host, preparation, said)
+    if arguments.json:
+        print_json(_changed(preparation.device, changes, done=not arguments.dry_run))
+    elif not arguments.dry_run:
+        print("prepared")
+    return 0
+
+
+def restore(host: Namespace, arguments: argparse.Namespace) -> int:
+    """Put back what preparing changed."""
+    name = arguments.device
+    kept = left_alone(host, name)
+    was_prepared = NicStore().load(name) is not None
+    changes = preparing.restore(host, name)
+    if arguments.json:
+        made = _changed(name, changes, done=True)
+        print_json(made | {"left": [_as_json(each) for each in kept]})
+        return 0
+    _print_changes(name if was_prepared else f"{name} was not prepared", changes)
+    for each in kept:
+        found = words(each.setting, each.found)
+        print(f"left, since somebody has changed it: {each.setting.name}, now {found}")
+    return 0
+
+
+def show(host: Namespace, arguments: argparse.Namespace) -> int:
+    """Print what NICs are like."""
+    if arguments.device:
+        links = [nic_of(host, arguments.device)]
+    else:
+        links = [nic.link for nic in nics(host)]
+    seen = [Seen(look(host, link), NicStore().load(link.name)) for link in links]
+    made = {"nics": [each.report() for each in seen]}
+    if arguments.json:
+        print_json(made)
+        return 0
+    for each in made["nics"]:
+        role = each["role"] or "no role"
+        pool = f", queues {ranges(each['queues'])} for containers" if each["queues"] else ""
+        cut_off = "" if each["complete"] in (True, None) else ", cut off: prepare it again"
+        rows = [
+            (row["name"], row["foundText"], row["wantedText"], row["right"], row["beforeText"])
+            for row in each["settings"]
+        ]
+        print_table(
+            ("setting", "is", "wanted", "right", "was before"),
+            rows,
+            title=f"{each['name']}: {role}{pool}{cut_off}",
+        )
+    return 0
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A NIC, and its record if it is of this very device."""
+
+    state: NicState
+    any_record: NicRecord | None
+
+    @property
+    def record(self) -> NicRecord | None:
+        """Its record; not that of a device that had its name before."""
+        record = self.any_record
+        return record if record and record.is_of(self.state.link) else None
+
+    @property
+    def preparation(self) -> Preparation | None:
+        """What it was prepared for."""
+        return self.record.preparation if self.record else None
+
+    def report(self) -> JSON:
+        """The report, as docs/admin.md describes it."""
+        preparation, record = self.preparation, self.record
+        lacking = (
+            differences(preparation, self.state, record.made) if preparation and record else ()
+        )
+        wrong = {setting.key for setting, _, _ in lacking}
+        return {
+            "name": self.state.link.name,
+            "role": preparation.role if preparation else None,
+            "queues": list(preparation.queues) if preparation else None,
+            "complete": record.complete if record else None,
+            "ready": not wrong and record.complete if record else None,
+            "settings": [self._setting(each, wrong) for each in SETTINGS],
+        }
+
+    def _setting(self, setting: Setting, wrong: set[str]) -> JSON:
+        found = setting.found(self.state)
+        wanted = setting.wanted(self.preparation, self.state) if self.preparation else None
+        before = self.record.before.get(setting.key) if self.record else None
+        texts = {
+            f"{name}Text": None if value is None else words(setting, value)
+            for name, value in (("wanted", wanted), ("before", before))
+        }
+        return {
+            "key": setting.key,
+            "name": setting.name,
+            "found": found,
+            "wanted": wanted,
+            "right": None if wanted is None else setting.key not in wrong,
+            "before": before,
+            "foundText": words(setting, found),
+            **texts,
+        }
+
+
+def _changed(name: str, changes: list[Change], *, done: bool) -> JSON:
+    return {"device": name, "done": done, "changes": [_as_json(each) for each in changes]}
+
+
+def _as_json(change: Change) -> JSON:
+    return {"key": change.setting.key, "found": change.found, "wanted": change.wanted}
+
+
+def _print_changes(about: str, changes: list[Change]) -> None:
+    print(f"{about}:" if changes else f"{about}: {NOTHING}")
+    for change in changes:
+        print(f"    {change}")

@@ -1,0 +1,115 @@
+"""Keeping NICs prepared: at the agent's start, and when one comes back.
+
+Follows rtnetlink(7): a socket in the group RTNLGRP_LINK hears of every device.
+"""
+
+import contextlib
+import json
+import select
+import socket
+import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from cni_netkit import log
+from cni_netkit.kernel.namespace import Namespace
+from cni_netkit.nics.prepare import prepare
+from cni_netkit.spec.errors import CNIError, Code
+from cni_netkit.spec.nics import Preparation, believe_nics
+from cni_netkit.world import as_cni_error
+
+FILE = Path("/etc/cni-netkit/nics.json")
+RTMGRP_LINK = 1
+"""include/uapi/linux/rtnetlink.h."""
+
+RECEIVE_BYTES = 1 << 17
+
+
+@contextlib.contextmanager
+def kept(path: Path = FILE) -> Iterator[None]:
+    """Keep the NICs of a file prepared, if there is one, as long as it is needed.
+
+    What is wrong with the file, or with a NIC, is logged: containers that need none of it go on.
+    """
+    try:
+        preparations = read(path)
+    except CNIError as error:
+        log.error(error.message, details=error.details)
+        preparations = ()
+    if not preparations:
+        yield
+        return
+    keeper = Keeper(preparations)
+    thread = threading.Thread(target=keeper.run, name="nics")
+    thread.start()
+    try:
+        yield
+    finally:
+        keeper.stop()
+        thread.join()
+
+
+def read(path: Path) -> tuple[Preparation, ...]:
+    """The NICs of a file; none where it does not exist. Raises error 5, 6 or 7."""
+    try:
+        return believe_nics(json.loads(path.read_bytes()), str(path))
+    except FileNotFoundError:
+        return ()
+    except OSError as error:
+        raise CNIError(Code.IO_FAILURE, f"read {path}: {error.strerror}") from None
+    except ValueError as error:
+        raise CNIError(Code.UNDECODABLE, f"{path} is no JSON: {error}") from None
+
+
+class Keeper:
+    """Prepares each NIC when it is there, and once more for each time that it appears anew.
+
+    One that the driver refuses is tried again when it goes up or down.
+    """
+
+    def __init__(self, preparations: Sequence[Preparation]) -> None:
+        self._preparations = preparations
+        self._seen: dict[str, tuple[int, bool] | None] = {}
+        self._stop, self._stopped = socket.socketpair()
+
+    def stop(self) -> None:
+        """Have `run` end."""
+        self._stop.send(b"\0")
+
+    def run(self) -> None:
+        """Prepare what there is, then listen."""
+        host = Namespace.current()
+        kind = socket.SOCK_RAW | socket.SOCK_CLOEXEC
+        with (
+            socket.socket(socket.AF_NETLINK, kind, socket.NETLINK_ROUTE) as listener,
+            self._stop,
+            self._stopped,
+            contextlib.closing(host),
+        ):
+            listener.bind((0, RTMGRP_LINK))
+            ready = select.poll()
+            ready.register(listener, select.POLLIN)
+            ready.register(self._stopped, select.POLLIN)
+            while True:
+                for each in self._preparations:
+                    self._keep(host, each)
+                if any(number == self._stopped.fileno() for number, _ in ready.poll()):
+                    return
+                # What it says does not matter, nor what was lost: each NIC is looked at.
+                with contextlib.suppress(OSError):
+                    listener.recv(RECEIVE_BYTES)
+
+    def _keep(self, host: Namespace, preparation: Preparation) -> None:
+        name = preparation.device
+        try:
+            link = host.link(name=name)
+            seen = None if link is None else (link.index, link.up)
+            if seen == self._seen.get(name):
+                return
+            self._seen[name] = seen
+            if link is not None:
+                changes = prepare(host, preparation)
+                log.info("NIC prepared", nic=name, role=preparation.role, changed=len(changes))
+        except Exception as error:
+            failure = as_cni_error(error)
+            log.error(f"NIC {name}: {failure.message}", details=failure.details)

@@ -1,0 +1,1 @@
+"""NICs with a role: what a workload needs of them, arranged once and verified ever after."""

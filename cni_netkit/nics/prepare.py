@@ -1,0 +1,297 @@
+"""Preparing a NIC for a role, and putting back what was there before."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from copy import deepcopy
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from cni_netkit.kernel.errors import KernelError, ProgramError
+from cni_netkit.kernel.model import Link
+from cni_netkit.nics.record import NicRecord, NicStore, instance_of
+from cni_netkit.nics.settings import DATA_SPLIT, SETTINGS, Setting, differences, words
+from cni_netkit.nics.state import NicState, look
+from cni_netkit.spec.errors import CNIError, Code
+from cni_netkit.spec.nics import Preparation, Role, ranges
+from cni_netkit.undo import Failures, Undo
+
+if TYPE_CHECKING:
+    from cni_netkit.kernel.namespace import Namespace
+
+ZERO_COPY = frozenset({"basic", "redirect", "ndo-xmit", "xsk-zerocopy"})
+"""What a driver must do for AF_XDP without copying (NETDEV_XDP_ACT_*)."""
+
+
+@dataclass(frozen=True)
+class Change:
+    """One setting, from what to what."""
+
+    setting: Setting
+    found: Any
+    wanted: Any
+
+    def __str__(self) -> str:
+        found, wanted = (words(self.setting, value) for value in (self.found, self.wanted))
+        if self.found == self.wanted:
+            found, wanted = f"{found}, perhaps as the driver's default", f"{wanted}, explicitly"
+        return f"{self.setting.name}: {found} -> {wanted}"
+
+
+Said = Callable[[list[Change]], None]
+
+
+def to_change(host: Namespace, preparation: Preparation) -> list[Change]:
+    """What preparing would change. Raises error 102 or 103 where it cannot work."""
+    link = nic_of(host, preparation.device)
+    record = _record(NicStore(), link, preparation)
+    before = look(host, link)
+    _check_possible(host, preparation, before)
+    return [Change(*each) for each in differences(preparation, before, record.made)]
+
+
+def prepare(host: Namespace, preparation: Preparation, said: Said = lambda _: None) -> list[Change]:
+    """Change what is not as the role wants it, and nothing else; returns what was changed.
+
+    `said` is told what will be changed, before. All or nothing: where the driver refuses something,
+    what was changed by this call is changed back. Raises `CNIError`.
+    """
+    store = NicStore()
+    with store.lock(preparation.device):
+        link = nic_of(host, preparation.device)
+        kept = _record(store, link, preparation)
+        record = replace(deepcopy(kept), preparation=preparation)
+        said(to_change(host, preparation))
+        work = _Work(host, link, preparation, record, store)
+        try:
+            for setting in SETTINGS:
+                work.bring_about(setting)
+            work.verify()
+        except BaseException as error:
+            failure = _as_cni_error(error)
+            failures = work.undo.run()
+            failures.note_on(failure)
+            if not failures:
+                _put_back(store, kept)
+            raise failure from error
+        record.complete = True
+        store.save(record)
+        return work.changed
+
+
+def restore(host: Namespace, name: str) -> list[Change]:
+    """Put back what preparing changed, where it is still as it was made; returns what was put back.
+
+    What somebody else has changed since is left. Raises error 103 while queues are leased.
+    """
+    store = NicStore()
+    with store.lock(name):
+        record = store.load(name)
+        if record is None:
+            return []
+        link = host.link(name=name)
+        if link is None or not record.is_of(link):
+            # The settings went with the device; pins in bpffs stay.
+            host.detach_our_xdp(name)
+            store.remove(name)
+            return []
+        _refuse_while_leased(host, link)
+        changed, failures = [], Failures(_as_cni_error)
+        for key in reversed(record.before):
+            setting = next(each for each in SETTINGS if each.key == key)
+            found, before = setting.found(_now(host, link)), record.before[key]
+            made = record.made.get(key, found)
+            # What was asked for explicitly and is so by default, too, looks the same.
+            if found != made or (
+                found == before and not (setting is DATA_SPLIT and key in record.made)
+            ):
+                continue
+            change = Change(setting, found, before)
+            failures.attempt(
+                f"put back {change}",
+                partial(setting.put_back, host, link, record.preparation, before),
+            )
+            changed.append(change)
+        failures.throw()
+        store.remove(name)
+        return changed
+
+
+def unable(role: Role, state: NicState, *, copies: bool = False) -> CNIError | None:
+    """Error 102: what keeps a NIC from ever having a role, as far as its driver says it."""
+    name = state.link.name
+    if state.link.kind is not None:
+        return _unusable(f"{name} is a virtual device ({state.link.kind})", "name a physical NIC")
+    lacking = ZERO_COPY - state.xdp_features
+    if role == "af_xdp" and not copies and lacking:
+        return _unusable(
+            f"the driver of {name} cannot do AF_XDP without copying: it lacks "
+            f"{', '.join(sorted(lacking))} (XDP features of the netdev family)",
+            "use a NIC whose driver can (mlx5, gve), or copy (--copy, in nics.json copy: true)",
+        )
+    return None
+
+
+def left_alone(host: Namespace, name: str) -> list[Change]:
+    """What `restore` would not put back, because somebody else has changed it since."""
+    record, link = NicStore().load(name), host.link(name=name)
+    if record is None or link is None or not record.is_of(link):
+        return []
+    state = look(host, link)
+    found = [
+        Change(each, each.found(state), record.before[each.key])
+        for each in SETTINGS
+        if each.key in record.before
+    ]
+    return [
+        change
+        for change in found
+        if change.found not in (change.wanted, record.made.get(change.setting.key, change.found))
+    ]
+
+
+def nic_of(host: Namespace, name: str) -> Link:
+    """A device of the host by name. Raises error 102."""
+    link = host.link(name=name)
+    if link is None:
+        raise CNIError(
+            Code.UNUSABLE_NIC,
+            f"there is no device {name} on the host",
+            "ip link shows the devices there are",
+        )
+    return link
+
+
+class _Work:
+    """One preparation under way: each change is recorded before it is made."""
+
+    def __init__(
+        self,
+        host: Namespace,
+        link: Link,
+        preparation: Preparation,
+        record: NicRecord,
+        store: NicStore,
+    ) -> None:
+        self.changed: list[Change] = []
+        self.undo = Undo(_as_cni_error)
+        self._host, self._link, self._preparation = host, link, preparation
+        self._record, self._store = record, store
+
+    def bring_about(self, setting: Setting) -> None:
+        """Change a setting if it is not as it should be."""
+        state = _now(self._host, self._link)
+        lacking = differences(self._preparation, state, self._record.made)
+        for each, found, wanted in lacking:
+            if each is setting:
+                self._change(Change(setting, found, wanted))
+
+    def verify(self) -> None:
+        """A driver may take a setting and do something else."""
+        state = _now(self._host, self._link)
+        lacking = differences(self._preparation, state, self._record.made)
+        if lacking:
+            change = Change(*lacking[0])
+            raise CNIError(
+                Code.KERNEL_REFUSED,
+                f"prepare {self._link.name}: its driver took {change.setting.name} "
+                f"{words(change.setting, change.wanted)} and has "
+                f"{words(change.setting, change.found)} all the same",
+                "what was changed was changed back",
+            )
+        # What a process made that was killed before it could note it.
+        for setting in SETTINGS:
+            if setting.key in self._record.before:
+                self._record.made.setdefault(setting.key, setting.found(state))
+
+    def _change(self, change: Change) -> None:
+        key = change.setting.key
+        self._record.before.setdefault(key, change.found)
+        self._record.complete = False
+        self._store.save(self._record)
+        where = (self._host, self._link, self._preparation)
+        self.undo.push(
+            f"{change.setting.name} of {self._link.name}",
+            partial(change.setting.put_back, *where, change.found),
+        )
+        change.setting.change(*where, change.wanted)
+        self._record.made[key] = change.wanted
+        self._store.save(self._record)
+        self.changed.append(change)
+
+
+def _now(host: Namespace, link: Link) -> NicState:
+    """What the NIC is like by now, also which program it runs."""
+    return look(host, host.link(index=link.index) or link)
+
+
+def _put_back(store: NicStore, record: NicRecord) -> None:
+    """Have the record as it was before a preparation that failed."""
+    if record.before or record.complete:
+        store.save(record)
+    else:
+        store.remove(record.preparation.device)
+
+
+def _record(store: NicStore, link: Link, preparation: Preparation) -> NicRecord:
+    """The record to go on with. Raises error 103 where the NIC has another role."""
+    found = store.load(link.name)
+    if found is None or not found.is_of(link):
+        return NicRecord(preparation, instance_of(link))
+    if found.preparation.role != preparation.role:
+        raise CNIError(
+            Code.ALREADY_EXISTS,
+            f"prepare {link.name} for {preparation.role}: it is prepared for "
+            f"{found.preparation.role}, and a NIC has one role",
+            f"cni-netkit nic restore {link.name}",
+        )
+    return found
+
+
+def _check_possible(host: Namespace, preparation: Preparation, state: NicState) -> None:
+    """What no setting could mend. Raises error 102."""
+    name = state.link.name
+    if fault := unable(preparation.role, state, copies=preparation.copies):
+        raise fault
+    queues = preparation.channels or state.queues
+    if preparation.queues[-1] >= queues:
+        raise _unusable(
+            f"{name} has {queues} receive queues, numbered from 0; "
+            f"there is no queue {preparation.queues[-1]}",
+            f"ethtool -l {name} shows how many it can have; --channels sets it",
+        )
+    if not set(range(queues)) - set(preparation.queues):
+        raise _unusable(
+            f"the pool {ranges(preparation.queues)} has all {queues} receive queues of {name}",
+            "leave at least queue 0 to the host",
+        )
+    if state.xdp == "another":
+        raise _unusable(
+            f"{name} runs XDP program {state.link.xdp_program}, which is not cni-netkit's",
+            f"ip link set {name} xdp off",
+        )
+
+
+def _refuse_while_leased(host: Namespace, link: Link) -> None:
+    leased = [queue.number for queue in host.queues(link.index) if not queue.free]
+    if leased:
+        raise CNIError(
+            Code.ALREADY_EXISTS,
+            f"restore {link.name}: its queues {ranges(leased)} are in use",
+            "cni-netkit leases shows by whom; end them first. Nothing was changed",
+        )
+
+
+def _unusable(message: str, details: str) -> CNIError:
+    return CNIError(Code.UNUSABLE_NIC, message, details)
+
+
+def _as_cni_error(error: BaseException) -> CNIError:
+    if isinstance(error, CNIError):
+        return error
+    if isinstance(error, ProgramError):
+        return CNIError(Code.BPF_NOT_ATTACHABLE, str(error), "what was changed was changed back")
+    if isinstance(error, KernelError):
+        return CNIError(Code.KERNEL_REFUSED, str(error), "what was changed was changed back")
+    return CNIError(Code.INTERNAL, f"{type(error).__name__}: {error}")

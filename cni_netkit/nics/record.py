@@ -1,0 +1,90 @@
+"""What a NIC was like before it was prepared: a file for each, written before any change."""
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from cni_netkit import state
+from cni_netkit.kernel.model import Link
+from cni_netkit.spec.errors import CNIError, Code
+from cni_netkit.spec.nics import Preparation
+
+ROOT = state.ROOT / "nics"
+"""Beside the networks' folders; an attachment's record has a colon in its name."""
+
+BOOT = Path("/proc/sys/kernel/random/boot_id")
+
+
+def instance_of(link: Link) -> list[Any]:
+    """What tells a NIC from one that had its name before: settings go with the device."""
+    return [BOOT.read_text().strip(), link.index]
+
+
+@dataclass
+class NicRecord:
+    """`before` and `made` by the settings' keys, in the order in which they were changed.
+
+    `complete` is false while the NIC is being prepared, or where that was cut off.
+    """
+
+    preparation: Preparation
+    instance: list[Any]
+    before: dict[str, Any] = field(default_factory=dict)
+    made: dict[str, Any] = field(default_factory=dict)
+    complete: bool = False
+
+    def is_of(self, link: Link) -> bool:
+        """Whether this device is the one that was prepared."""
+        return self.instance == instance_of(link)
+
+
+class NicStore:
+    """The records of this node's NICs."""
+
+    def __init__(self, root: Path | None = None) -> None:
+        self._root = root or ROOT
+
+    def load(self, name: str) -> NicRecord | None:
+        """A NIC's record; None where it has none, or none that can be read."""
+        try:
+            fields = json.loads((self._root / f"{name}.json").read_bytes())
+            preparation = Preparation.model_validate(fields.pop("preparation"))
+            return NicRecord(preparation, **fields)
+        except (OSError, ValueError, TypeError, KeyError):
+            return None
+
+    def save(self, record: NicRecord) -> None:
+        """Write a record; a reader sees the old or the new one. Raises error 5."""
+        path = self._root / f"{record.preparation.device}.json"
+        fields = {**vars(record), "preparation": record.preparation.as_dict()}
+        new = path.with_suffix(".new")
+        try:
+            self._root.mkdir(parents=True, exist_ok=True, mode=0o700)
+            new.write_text(json.dumps(fields))
+            os.rename(new, path)
+        except OSError as error:
+            raise CNIError(
+                Code.IO_FAILURE,
+                f"write the record {path}: {error.strerror}",
+                "without it a NIC's settings could not be put back: nothing more was changed",
+            ) from None
+
+    def remove(self, name: str) -> None:
+        """Forget a NIC."""
+        for suffix in (".new", ".json"):
+            with suppress(FileNotFoundError):
+                (self._root / f"{name}{suffix}").unlink()
+
+    def all(self) -> Iterator[NicRecord]:
+        """Every record that can be read."""
+        for path in sorted(self._root.glob("*.json")):
+            if ":" not in path.name and (record := self.load(path.stem)):
+                yield record
+
+    def lock(self, name: str) -> AbstractContextManager[None]:
+        """Let nobody else prepare or restore a NIC meanwhile."""
+        return state.Store().lock(f"preparation of {name}")

@@ -1,0 +1,144 @@
+"""Taking attachments back: one, those that nobody claims, those that have no record."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+
+from cni_netkit import log
+from cni_netkit import plan as plans
+from cni_netkit.attachment import Attachment, parse_alias
+from cni_netkit.kernel.namespace import Namespace
+from cni_netkit.spec import version as versions
+from cni_netkit.spec.config import NetConf, believe
+from cni_netkit.spec.errors import CNIError
+from cni_netkit.spec.request import Request
+from cni_netkit.state import Record, Store
+from cni_netkit.steps.base import Outcome, World
+from cni_netkit.undo import Failures, Undo
+from cni_netkit.world import as_cni_error, device_of, ipam_of, netns_of, open_world, recorded_ipam
+
+
+def release(request: Request, store: Store, attachment: Attachment, record: Record | None) -> None:
+    """Undo an attachment step by step, but first what was added to it.
+
+    The record goes last, and only when everything worked.
+    """
+    netns = netns_of(record) if record is not None and not request.netns else ""
+    with open_world(request, store, attachment, netns=netns, must_exist=False) as world:
+        undo = Undo(as_cni_error)
+        plan, outcome = _plan_of(request, attachment, record, world)
+        for step in plan:
+            undo.push(step.describe(), partial(step.undo, world, outcome))
+        for added in store.added_to(attachment):
+            undo.push(
+                f"add {added.attachment}",
+                partial(_release_added, request, store, added.attachment),
+            )
+        undo.run().throw()
+        store.remove(attachment, record.added_to if record else None)
+
+
+def _release_added(request: Request, store: Store, attachment: Attachment) -> None:
+    with store.lock(attachment):
+        if record := store.load(attachment):
+            # The socket that came with the request is in use already.
+            own = replace(request, config=record.config, route_descriptor=None)
+            release(own, store, attachment, record)
+
+
+def _plan_of(
+    request: Request, attachment: Attachment, record: Record | None, world: World
+) -> tuple[plans.Plan, Outcome]:
+    """What an attachment consists of: as recorded, or by its names."""
+    if record is not None:
+        try:
+            plan, outcome = plans.from_record(record.steps), Outcome(**record.outcome)
+            world.ipam = recorded_ipam(request, record)
+            return plan, outcome
+        except (KeyError, TypeError) as error:
+            log.warning("the record is of another version", problem=repr(error))
+    return _plan_without_record(request, attachment, world), Outcome()
+
+
+def _plan_without_record(request: Request, attachment: Attachment, world: World) -> plans.Plan:
+    """What an attachment of this configuration would consist of, for a record that was lost.
+
+    A configuration that is not valid cannot have made one: then there are the names to go by.
+    """
+    try:
+        conf = believe(request.config)
+        world.ipam = ipam_of(request, conf, attachment)
+    except CNIError as error:
+        log.warning("no record, and the configuration is not valid", problem=error.message)
+        conf = NetConf(name=request.network)
+    return plans.without_record(attachment, conf)
+
+
+def sweep(network: str | None = None) -> None:
+    """Release what nobody else will, of all networks or of one.
+
+    That is what processes left half done that died, and what was added to a container and has
+    neither its device nor what it was added to any more. For an agent, before its first request.
+    """
+    store = Store()
+    for record in store.all(network):
+        if not _is_left_over(store, record):
+            continue
+        attachment = record.attachment
+        request = Request(
+            "DEL", str(record.config.get("cniVersion", versions.NEWEST)), config=record.config
+        )
+        failures = Failures(as_cni_error)
+        failures.attempt(
+            f"release {attachment}",
+            partial(collect_one, request, store, attachment, partial(_is_left_over, store)),
+        )
+        try:
+            failures.throw()
+        except CNIError as error:
+            log.error("left for GC", attachment=str(attachment), problem=error.message)
+        else:
+            log.info("released what was left over", attachment=str(attachment))
+
+
+def _is_left_over(store: Store, record: Record) -> bool:
+    if not record.complete:
+        return record.abandoned
+    return (
+        record.added_to is not None
+        and store.load(record.base) is None
+        and device_of(record) is None
+    )
+
+
+def collect_one(
+    request: Request,
+    store: Store,
+    attachment: Attachment,
+    due: Callable[[Record], bool] = lambda record: True,
+) -> None:
+    """Release an attachment that nobody is at work on, if it still is `due` then."""
+    try:
+        with store.lock(attachment, wait=False):
+            # Its process may have finished meanwhile.
+            if (record := store.load(attachment)) is None or due(record):
+                release(request, store, attachment, record)
+    except BlockingIOError:
+        log.warning("left alone, since it is being worked on", attachment=str(attachment))
+
+
+def collect_unrecorded(
+    request: Request, store: Store, kept: set[tuple[str, str]], failures: Failures
+) -> None:
+    """Devices that bear our mark and have no record, for example because the disk was lost."""
+    containers = {container for container, _ in kept}
+    host = Namespace.current()
+    try:
+        marks = [link.alias for link in host.links()] + list(host.masquerades().values())
+    finally:
+        host.close()
+    for attachment in filter(None, map(parse_alias, dict.fromkeys(marks))):
+        if attachment.network == request.network and attachment.container_id not in containers:
+            failures.attempt(
+                f"release {attachment}", partial(collect_one, request, store, attachment)
+            )

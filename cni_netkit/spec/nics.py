@@ -1,0 +1,106 @@
+"""How NICs are to be prepared: /etc/cni-netkit/nics.json, and the words of the command."""
+
+from collections.abc import Iterable
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
+
+from cni_netkit.spec.config import Model, parse_queues, valid_ifname
+from cni_netkit.spec.errors import CNIError, Code
+
+Role = Literal["io_uring", "af_xdp"]
+
+COUNT_MAX = 65535
+
+
+class Preparation(Model):
+    """One NIC: its role, the pool of queues for containers, and how many it shall have.
+
+    `channels` counts combined channels, or receive channels where the driver has only those; `ring`
+    is the length of each receive ring in descriptors. `copy`: AF_XDP also where the driver can only
+    copy packets to the socket.
+    """
+
+    device: Annotated[str, AfterValidator(valid_ifname)]
+    role: Role
+    queues: Annotated[tuple[int, ...], BeforeValidator(parse_queues)]
+    channels: Annotated[int, Field(ge=1, le=COUNT_MAX)] | None = None
+    ring: Annotated[int, Field(ge=1, le=2**32 - 1)] | None = None
+    copies: Annotated[bool, Field(alias="copy")] = False
+
+    @model_validator(mode="after")
+    def _fits(self) -> "Preparation":
+        if self.copies and self.role != "af_xdp":
+            raise ValueError('copy is for role "af_xdp"; io_uring copies of its own accord')
+        if self.channels is not None and self.queues[-1] >= self.channels:
+            raise ValueError(
+                f"queues names queue {self.queues[-1]}, but channels is {self.channels}, "
+                "and queues are numbered from 0"
+            )
+        return self
+
+    def as_dict(self) -> dict[str, Any]:
+        """For a record."""
+        return self.model_dump(by_alias=True, mode="json", exclude_defaults=True)
+
+    @property
+    def command(self) -> str:
+        """The command that does it."""
+        words = f"cni-netkit nic prepare {self.device} --role {self.role}"
+        words += f" --queues {ranges(self.queues)}"
+        for option, value in (("--channels", self.channels), ("--ring", self.ring)):
+            words += f" {option} {value}" if value is not None else ""
+        return words + (" --copy" if self.copies else "")
+
+
+class Nics(Model):
+    """The file: every NIC that the agent keeps prepared."""
+
+    nics: Annotated[tuple[Preparation, ...], Field(strict=False)]
+
+    @model_validator(mode="after")
+    def _each_once(self) -> "Nics":
+        names = [each.device for each in self.nics]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"{', '.join(twice)} is there twice: a NIC has one role")
+        return self
+
+
+def believe_nics(raw: object, what: str) -> tuple[Preparation, ...]:
+    """The NICs of a file's contents. Raises error 7 with every fault; `what` names the file."""
+    try:
+        return Nics.model_validate(raw).nics
+    except ValidationError as error:
+        raise _invalid(error, what) from None
+
+
+def believe_preparation(given: dict[str, Any], what: str) -> Preparation:
+    """One NIC. Raises error 7 with every fault; `what` says where it comes from."""
+    try:
+        return Preparation.model_validate(given)
+    except ValidationError as error:
+        raise _invalid(error, what) from None
+
+
+def ranges(numbers: Iterable[int]) -> str:
+    """Numbers as people write them: "8-11,14"."""
+    parts: list[list[int]] = []
+    for number in sorted(set(numbers)):
+        if parts and parts[-1][1] == number - 1:
+            parts[-1][1] = number
+        else:
+            parts.append([number, number])
+    return ",".join(f"{first}-{last}" if last > first else f"{first}" for first, last in parts)
+
+
+def _invalid(error: ValidationError, what: str) -> CNIError:
+    faults = []
+    for fault in error.errors(include_url=False):
+        path = ".".join(map(str, fault["loc"]))
+        message = fault["msg"].removeprefix("Value error, ")
+        faults.append(f"{path}: {message[:1].lower()}{message[1:]}" if path else message)
+    return CNIError(
+        Code.INVALID_CONFIGURATION,
+        f"{what} is not valid: {'; '.join(faults)}",
+        "docs/admin.md has every key with its values; nothing was changed",
+    )

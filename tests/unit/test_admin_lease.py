@@ -1,0 +1,130 @@
+"""cni-netkit lease: what is meant by a container, and how the command line is read."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cni_netkit import verbs
+from cni_netkit.admin import lease
+from cni_netkit.admin import list as attachments
+from cni_netkit.attachment import Attachment
+from cni_netkit.spec.request import Request
+from cni_netkit.state import Store
+from tests.unit.given import record, refused
+from tests.unit.test_admin import call
+
+LONG = "4f5e6d7c8b9a0b1c2d3e4f5061728394"
+
+
+@pytest.fixture
+def store(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Store:
+    """Records of the command and the test alike."""
+    monkeypatch.setattr(attachments, "ROOT", tmp_path)
+    return Store(tmp_path)
+
+
+def test_of_several_attachments_the_first_counts(store: Store) -> None:
+    """Those that have the name that the runtime gave before others, then by name and network."""
+    ordered = [
+        (Attachment("z", "c1", "eth0"), "eth0"),
+        (Attachment("a", "c1", "net1"), "net1"),
+        (Attachment("b", "c1", "net1"), "net1"),
+        (Attachment("z", "c1", "aa0"), "eth0"),
+        (Attachment("a", "c1", "zc0"), "net1"),
+    ]
+    for attachment, cni_ifname in reversed(ordered):
+        store.create(record(attachment, cni_ifname=cni_ifname))
+    store.create(record(Attachment("z", "c1", "aaa"), added_to="eth0", cni_ifname="aaa"))
+    store.create(record(Attachment("a", "c2", "eth0")))
+    for attachment, _ in ordered:
+        assert lease._target("c1").attachment == attachment
+        store.remove(attachment)
+
+
+@pytest.mark.parametrize("given", [LONG, LONG[:8], LONG[:31]])
+def test_beginning_of_an_id(store: Store, given: str) -> None:
+    """Eight characters are enough."""
+    store.create(record(Attachment("net", LONG, "eth0")))
+    store.create(record(Attachment("net", "5" + LONG, "eth0")))
+    assert lease._target(given).attachment.container_id == LONG
+
+
+@pytest.mark.parametrize("given", [LONG[:7], LONG[1:], f"{LONG}0", ""])
+def test_what_is_no_beginning_of_an_id(store: Store, given: str) -> None:
+    """Nor too short a one."""
+    store.create(record(Attachment("net", LONG, "eth0")))
+    with refused(3, f"no attachment of a container {given} is known"):
+        lease._target(given)
+
+
+def test_an_id_goes_before_the_beginning_of_others(store: Store) -> None:
+    """Else a container whose id is the beginning of another's could not be named."""
+    store.create(record(Attachment("net", f"{LONG}0", "eth0")))
+    store.create(record(Attachment("net", LONG, "eth0")))
+    assert lease._target(LONG).attachment.container_id == LONG
+
+
+def test_ambiguous_beginning(store: Store) -> None:
+    """Both are named."""
+    for more in "12":
+        store.create(record(Attachment("net", LONG + more, "eth0")))
+    with refused(3, f"{LONG}1, {LONG}2"):
+        lease._target(LONG)
+
+
+OPTIONS: dict[tuple[str, ...], dict[str, Any]] = {
+    (): {},
+    ("--count", "2", "--queues", "8-15"): {"count": 2, "queues": "8-15"},
+    ("--workload", "io_uring", "--flows", "none"): {"workload": "io_uring", "flows": "none"},
+}
+
+
+@pytest.mark.parametrize("options", OPTIONS)
+def test_options_are_keys_of_the_configuration(
+    monkeypatch: pytest.MonkeyPatch, options: tuple[str, ...]
+) -> None:
+    """What is not given is not there, so that the configuration's defaults hold."""
+    made = []
+
+    def add(arguments: argparse.Namespace) -> Any:
+        made.append(lease._configuration(Attachment("net", "c1", arguments.ifname), arguments))
+        return record()
+
+    monkeypatch.setattr(lease, "add", add)
+    assert call(monkeypatch, "lease", "add", "c1", "--device", "eth7", *options) == 0
+    assert made == [
+        {
+            "cniVersion": "1.1.0",
+            "name": "net",
+            "type": "netkit",
+            "pairing": "single",
+            "ifName": "rxq0",
+            "lease": {"device": "eth7", **OPTIONS[options]},
+        }
+    ]
+
+
+def test_request_has_what_belongs_to_the_container(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its namespace, its CNI_IFNAME for GC, its CNI_ARGS for the pod's name."""
+    asked: list[Request] = []
+    monkeypatch.setattr(verbs, "add", asked.append)
+    target = record(Attachment("net", "c1", "zc0"), arguments="K8S_POD_NAME=till-0")
+    lease._attach(target, {"name": "net"})
+    (request,) = asked
+    assert (request.container_id, request.ifname) == ("c1", "eth0")
+    assert (request.netns, request.added_to) == ("/run/netns/c1", "zc0")
+    assert request.environment == {"CNI_ARGS": "K8S_POD_NAME=till-0"}
+    assert request.arguments == {}
+
+
+def test_a_fault_of_ours_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The traceback is what a report needs."""
+
+    def fail(_arguments: argparse.Namespace) -> Any:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(lease, "add", fail)
+    with pytest.raises(ZeroDivisionError):
+        call(monkeypatch, "lease", "add", "c1", "--device", "eth7")
