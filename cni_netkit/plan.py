@@ -12,13 +12,17 @@ from cni_netkit.steps.address import ContainerAddresses, HostRoutes
 from cni_netkit.steps.bandwidth import Bandwidth
 from cni_netkit.steps.base import Step
 from cni_netkit.steps.device import Device
+from cni_netkit.steps.flows import Flows
 from cni_netkit.steps.ipam import Reservation
 from cni_netkit.steps.lease import Leases, missing_nic, refused
 from cni_netkit.steps.masquerade import Masquerade
 
 KINDS: dict[str, type[Any]] = {
     kind.name: kind
-    for kind in (Reservation, Device, ContainerAddresses, HostRoutes, Bandwidth, Leases, Masquerade)
+    for kind in (
+        *(Reservation, Device, ContainerAddresses, HostRoutes, Bandwidth),
+        *(Leases, Flows, Masquerade),
+    )
 }
 
 Plan = tuple[Step, ...]
@@ -37,8 +41,13 @@ LACKING = {
 }
 
 
-def decide(attachment: Attachment, conf: NetConf, facts: Facts) -> Plan:
-    """The steps of an ADD. Raises 100 to 103 where the facts are against it."""
+def decide(
+    attachment: Attachment, conf: NetConf, facts: Facts, chained: Sequence[str] = ()
+) -> Plan:
+    """The steps of an ADD. Raises 100 to 103 where the facts are against it.
+
+    `chained` are the addresses that other plugins of the list gave the container.
+    """
     kind = check_prerequisites(conf, facts)
     if conf.lease is not None and facts.nic is None:
         raise CNIError(
@@ -48,7 +57,14 @@ def decide(attachment: Attachment, conf: NetConf, facts: Facts) -> Plan:
             "with a resource)",
         )
     nic = facts.nic.link.name if facts.nic else ""
-    return steps(attachment, conf, kind, facts.mtu, nic, _pool(conf, facts))
+    if conf.lease is not None and conf.lease.wanted_flows and not (conf.ipam or chained):
+        raise CNIError(
+            Code.INVALID_CONFIGURATION,
+            "lease.flows: rules for flows need addresses, and the container has none",
+            "give it some (ipam, or a plugin before this one in the list), "
+            'or set lease.flows to "none"',
+        )
+    return steps(attachment, conf, kind, facts.mtu, nic, _pool(conf, facts), chained)
 
 
 def check_prerequisites(conf: NetConf, facts: Facts) -> str:
@@ -77,6 +93,7 @@ def steps(
     mtu: int,
     nic: str = "",
     pool: Sequence[int] = (),
+    chained: Sequence[str] = (),
 ) -> Plan:
     """The steps themselves, in the order of doing."""
     is_pair = conf.pairing == "pair"
@@ -111,6 +128,9 @@ def steps(
         plan.append(_bandwidth(attachment, conf.limits, mtu))
     if conf.lease is not None:
         plan.append(Leases(nic, attachment.ifname, conf.lease.count, tuple(pool)))
+        if flows := conf.lease.wanted_flows:
+            addresses = () if conf.ipam is not None else tuple(chained)
+            plan.append(Flows(nic, attachment.ifname, flows, addresses))
     if conf.ip_masq:
         plan.append(Masquerade(attachment.host_device, attachment.alias))
     return tuple(plan)

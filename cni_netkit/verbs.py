@@ -84,11 +84,12 @@ def add(request: Request) -> JSON:
         store.lock(attachment),
     ):
         facts = look(world.host, conf)
-        plan = plans.decide(attachment, conf, facts)
+        plan = plans.decide(attachment, conf, facts, previous.container_addresses)
         world.ipam = ipam_of(request, conf, attachment)
         outcome = Outcome()
         record = _promise(request, world, plan)
         store.create(record)
+        world.save = partial(_save, store, record)
         undo = Undo(as_cni_error)
         try:
             for step in plan:
@@ -96,8 +97,8 @@ def add(request: Request) -> JSON:
                 step.do(world, outcome)
             result = previous.followed_by(_result(request, conf, plan, facts.mtu, outcome))
             rendered = results.render(result, request.version)
-            record.outcome, record.complete = outcome.as_dict(), True
-            store.update(record)
+            record.complete = True
+            world.save(outcome)
         except BaseException as error:
             failure = as_cni_error(error)
             failures = undo.run()
@@ -225,6 +226,11 @@ def _promise(request: Request, world: World, plan: plans.Plan) -> Record:
         steps=plans.to_record(plan),
         added_to=request.added_to,
     )
+
+
+def _save(store: Store, record: Record, outcome: Outcome) -> None:
+    record.outcome = outcome.as_dict()
+    store.update(record)
 
 
 def _result(

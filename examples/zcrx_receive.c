@@ -67,10 +67,10 @@ static const struct {
     {EPERM, "EPERM: CAP_NET_ADMIN is needed, in the initial user namespace"},
     {ENODEV, "ENODEV: this network namespace has no such device"},
     {EOPNOTSUPP,
-     "EOPNOTSUPP: no NIC is behind the queue: none ever is behind queue 0 of a netkit device, one is "
-     "behind queues from 1 on once they are leased (`cni-netkit leases` on the host); or that NIC "
-     "does no DMA (netdevsim), or does not manage its queues one by one (virtio, ice, i40e; mlx5, "
-     "bnxt, gve and fbnic do); or the kernel is without CONFIG_IO_URING_ZCRX"},
+     "EOPNOTSUPP: no NIC is behind the queue: none ever is behind queue 0 of a netkit device, one "
+     "is behind queues from 1 on once they are leased (`cni-netkit leases` on the host); or that "
+     "NIC does no DMA (netdevsim), or does not manage its queues one by one (virtio, ice, i40e; "
+     "mlx5, bnxt, gve and fbnic do); or the kernel is without CONFIG_IO_URING_ZCRX"},
     {ENOMEM, "ENOMEM: no memory, or without CAP_IPC_LOCK more than RLIMIT_MEMLOCK allows "
              "(ulimit -l; this program wants 17 MiB)"},
     {ERANGE, "ERANGE: the device has no queue with this number"},

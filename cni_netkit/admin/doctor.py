@@ -11,13 +11,10 @@ from cni_netkit.facts import Nic
 from cni_netkit.kernel.errors import KernelError
 from cni_netkit.kernel.namespace import Namespace
 from cni_netkit.nics import readiness, settings
+from cni_netkit.nics.prepare import LEASING
 from cni_netkit.nics.state import NicState, look
 from cni_netkit.plan import LACKING
 from cni_netkit.spec.nics import ranges
-
-TRIAL_NEEDS = frozenset({"netkit", "single", "queue-create"})
-"""What the kernel must have for `Namespace.refuses_to_lend` to be asked."""
-
 
 Looked = tuple[Nic, NicState]
 
@@ -71,7 +68,7 @@ def main(*, as_json: bool, conflist: str | None) -> int:
 def _look(host: Namespace, features: frozenset[str]) -> list[Looked]:
     found = []
     for nic in leases.nics(host):
-        trial = nic.link.up and features >= TRIAL_NEEDS
+        trial = nic.link.up and features >= LEASING
         refusal = host.refuses_to_lend(nic.link) if trial else None
         record = readiness.prepared(nic.link)
         known = replace(

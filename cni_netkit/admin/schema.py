@@ -40,6 +40,12 @@ QUEUES = {
         },
     ]
 }
+FLOWS = {
+    "anyOf": [
+        {"enum": ["address", "none"]},
+        {"type": "array", "items": {"$ref": "#/$defs/Flow"}, "minItems": 1},
+    ]
+}
 A_MAC = {"type": "string", "minLength": 1}
 PLANNED = {"type": "null", "description": "planned, not built yet"}
 
@@ -57,7 +63,7 @@ CHECKED_IN_CODE: dict[str, dict[str, JSON]] = {
         "bpf": PLANNED,
     },
     "Preparation": {"device": IFNAME, "queues": QUEUES},
-    "Lease": {"device": IFNAME, "queues": QUEUES, "flows": PLANNED},
+    "Lease": {"device": IFNAME, "queues": QUEUES, "flows": FLOWS},
     "RuntimeConfig": {
         "mac": {"pattern": "^(?!(00:){5}00$)[0-9a-fA-F][02468aceACE](:[0-9a-fA-F]{2}){5}$"},
         "deviceID": DEVICE_ID,
@@ -100,6 +106,18 @@ COMBINATIONS: list[JSON] = [
     {
         "if": _has("lease", _given("workload", "af_xdp")),
         "then": _given("pairing", "single"),
+    },
+    {
+        "if": _has("lease", _given("workload", "io_uring")),
+        "then": {
+            "properties": {
+                "lease": {
+                    "properties": {
+                        "flows": {"not": {"type": "array", "contains": _given("proto", "udp")}}
+                    }
+                }
+            }
+        },
     },
     {
         "if": _given("ipMasq", True),
@@ -183,7 +201,7 @@ def _refine(name: str, definition: JSON) -> None:
         default = value.pop("default", None)
         refined = _not_null(value)
         checked = CHECKED_IN_CODE.get(name, {}).get(key)
-        if checked in (PLANNED, QUEUES):
+        if checked in (PLANNED, QUEUES, FLOWS):
             refined = checked
         elif checked:
             refined = {"allOf": [refined, checked]}

@@ -68,7 +68,7 @@ def of_uses(features: frozenset[str], nics: Sequence[Nic], *, needed: bool) -> I
 def of_workloads(features: frozenset[str], nic: Nic, state: NicState) -> Iterator[JSON]:
     """Whether containers could use queues of a NIC for each workload, by a lease of their own."""
     for role, pairing in WORKLOADS:
-        lease = {"device": nic.link.name, "workload": role}
+        lease = {"device": nic.link.name, "workload": role, "flows": "none"}
         lends = _refusal({"lease": {"device": nic.link.name}}, Facts(features, 0, nic))
         copies = nic.preparation is not None and nic.preparation.copies
         error = (

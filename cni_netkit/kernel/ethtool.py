@@ -128,7 +128,13 @@ class Ethtool:
             uapi.ETHTOOL_A_FEATURES_WANTED | NLA_F_NESTED,
             message.nested(uapi.ETHTOOL_A_BITSET_BITS | NLA_F_NESTED, bit),
         )
-        self._ask(asked, nic, uapi.ETHTOOL_MSG_FEATURES_SET, [wanted])
+        # A compact answer, as ethtool(8) asks for: names of what changed would be of no use.
+        request = _request(
+            uapi.ETHTOOL_MSG_FEATURES_SET,
+            nic,
+            message.u32(uapi.ETHTOOL_A_HEADER_FLAGS, uapi.ETHTOOL_FLAG_COMPACT_BITSETS),
+        )
+        self._netlink.ask(Ask(asked, request + wanted, self._family))
         # The kernel acknowledges also what a driver (or another feature) prevents.
         found = self._features(nic).get(name)
         if found is None or found.on != on:
@@ -236,11 +242,12 @@ class Ethtool:
         return answers
 
 
-def _request(command: int, nic: Link) -> bytes:
+def _request(command: int, nic: Link, flags: bytes = b"") -> bytes:
     """Struct genlmsghdr, and which NIC: by name, as ethtool(8) does."""
     return bytes((command, ETHTOOL_GENL_VERSION, 0, 0)) + message.nested(
         uapi.ETHTOOL_A_HEADER | NLA_F_NESTED,
         message.text(uapi.ETHTOOL_A_HEADER_DEV_NAME, nic.name),
+        flags,
     )
 
 

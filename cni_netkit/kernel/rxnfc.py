@@ -52,7 +52,8 @@ LISTING_ATTEMPTS = 5
 
 def rules(ioctl: EthtoolIoctl, asked: str, device: str) -> tuple[FlowRule, ...]:
     """The rules of a NIC that have our form."""
-    locations, _ = _locations(ioctl, asked, device)
+    count, _ = _count(ioctl, asked, device)
+    locations, _ = _locations(ioctl, asked, device, count)
     found = []
     for location in locations:
         try:
@@ -140,10 +141,10 @@ def _padded(data: bytes) -> bytes:
 
 
 def _free_location(ioctl: EthtoolIoctl, asked: str, device: str) -> int:
-    answer = ioctl.ask(asked, device, request(ETHTOOL_GRXCLSRLCNT))
-    if RXNFC.unpack_from(answer)[2] & RX_CLS_LOC_SPECIAL:
+    count, driver_chooses = _count(ioctl, asked, device)
+    if driver_chooses:
         return RX_CLS_LOC_ANY
-    taken, size = _locations(ioctl, asked, device)
+    taken, size = _locations(ioctl, asked, device, count)
     return highest_free(asked, taken, size)
 
 
@@ -155,15 +156,23 @@ def highest_free(asked: str, taken: Collection[int], size: int) -> int:
     raise KernelError(asked, errno.ENOSPC, f"all {size} places of the NIC's rule table are taken")
 
 
-def _locations(ioctl: EthtoolIoctl, asked: str, device: str) -> tuple[tuple[int, ...], int]:
-    """The locations that are taken, and the size of the table."""
+def _count(ioctl: EthtoolIoctl, asked: str, device: str) -> tuple[int, bool]:
+    """How many rules there are, and whether the driver chooses a location by itself."""
+    answer = RXNFC.unpack_from(ioctl.ask(asked, device, request(ETHTOOL_GRXCLSRLCNT)))
+    return answer[4], bool(answer[2] & RX_CLS_LOC_SPECIAL)
+
+
+def _locations(
+    ioctl: EthtoolIoctl, asked: str, device: str, count: int
+) -> tuple[tuple[int, ...], int]:
+    """The locations that are taken, and the size of the table; `count` rules were there before."""
     for attempt in range(LISTING_ATTEMPTS):
-        count = RXNFC.unpack_from(ioctl.ask(asked, device, request(ETHTOOL_GRXCLSRLCNT)))[4]
         try:
             answer = ioctl.ask(asked, device, request(ETHTOOL_GRXCLSRLALL, count=count))
             break
         except KernelError as error:
             if error.errno != errno.EMSGSIZE or attempt == LISTING_ATTEMPTS - 1:
-                raise  # another errno than that of rules added since they were counted
+                raise  # another reason than that rules were added meanwhile
+            count, _ = _count(ioctl, asked, device)
     _, _, size, _, count = RXNFC.unpack_from(answer)
     return struct.unpack_from(f"={count}I", answer, RXNFC.size), size & ~RX_CLS_LOC_SPECIAL

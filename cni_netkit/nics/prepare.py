@@ -15,10 +15,14 @@ from cni_netkit.nics.settings import DATA_SPLIT, SETTINGS, Setting, differences,
 from cni_netkit.nics.state import NicState, look
 from cni_netkit.spec.errors import CNIError, Code
 from cni_netkit.spec.nics import Preparation, Role, ranges
+from cni_netkit.steps.lease import refused
 from cni_netkit.undo import Failures, Undo
 
 if TYPE_CHECKING:
     from cni_netkit.kernel.namespace import Namespace
+
+LEASING = frozenset({"netkit", "single", "queue-create"})
+"""What the kernel must have to say whether a NIC lends queues."""
 
 ZERO_COPY = frozenset({"basic", "redirect", "ndo-xmit", "xsk-zerocopy"})
 """What a driver must do for AF_XDP without copying (NETDEV_XDP_ACT_*)."""
@@ -252,13 +256,15 @@ def _record(store: NicStore, link: Link, preparation: Preparation) -> NicRecord:
 def _check_possible(host: Namespace, preparation: Preparation, state: NicState) -> None:
     """What no setting could mend. Raises error 102."""
     name = state.link.name
+    if host.features(LEASING) == LEASING and (refusal := host.refuses_to_lend(state.link)):
+        raise refused(refusal, name)
     if fault := unable(preparation.role, state, copies=preparation.copies):
         raise fault
     queues = preparation.channels or state.queues
     if preparation.queues[-1] >= queues:
         raise _unusable(
-            f"{name} has {queues} receive queues, numbered from 0; "
-            f"there is no queue {preparation.queues[-1]}",
+            f"there is no receive queue {preparation.queues[-1]}: those of {name} are numbered "
+            f"from 0 to {queues - 1}",
             f"ethtool -l {name} shows how many it can have; --channels sets it",
         )
     if not set(range(queues)) - set(preparation.queues):

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from cni_netkit.kernel.model import Link
-from cni_netkit.nics.state import NTUPLE, NicState, Table
+from cni_netkit.nics.state import NicState, Table
 from cni_netkit.spec.nics import Preparation, ranges
+from cni_netkit.steps.flows import NTUPLE
 
 if TYPE_CHECKING:
     from cni_netkit.kernel.namespace import Namespace

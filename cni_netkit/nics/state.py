@@ -6,12 +6,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from cni_netkit.kernel.model import Channels, Feature, Link, Rings
+from cni_netkit.steps.flows import NTUPLE
 
 if TYPE_CHECKING:
     from cni_netkit.kernel.namespace import Namespace
-
-NTUPLE = "rx-ntuple-filter"
-"""The feature's name in the kernel; ethtool(8) calls it ntuple-filters."""
 
 Table = tuple[int, ...]
 

@@ -13,7 +13,9 @@ from pydantic import (
     BaseModel,
     BeforeValidator,
     ConfigDict,
+    Discriminator,
     Field,
+    Tag,
     ValidationError,
     model_validator,
 )
@@ -199,6 +201,29 @@ class RuntimeConfig(Foreign):
     bandwidth: Limits | None = None
 
 
+class Flow(Model):
+    """What is sent to a port of the container's addresses."""
+
+    proto: Literal["tcp", "udp"]
+    dst_port: Annotated[int, Field(ge=1, le=65535)]
+
+
+def _some_flows(value: tuple[Flow, ...]) -> tuple[Flow, ...]:
+    if not value:
+        raise ValueError('is empty: name a flow, or set it to "none"')
+    return tuple(dict.fromkeys(value))
+
+
+WORD, LIST = "(word)", "(list)"
+"""Two forms of one key, which are no part of its path."""
+
+Flows = Annotated[
+    Annotated[Literal["address", "none"], Tag(WORD)]
+    | Annotated[tuple[Flow, ...], Field(strict=False), AfterValidator(_some_flows), Tag(LIST)],
+    Discriminator(lambda value: LIST if isinstance(value, list | tuple) else WORD),
+]
+
+
 class Lease(Model):
     """Receive queues of a physical NIC, lent to the container's device."""
 
@@ -206,7 +231,27 @@ class Lease(Model):
     count: Annotated[int, Field(ge=1, lt=QUEUES_MAX)] = 1
     queues: Annotated[tuple[int, ...], BeforeValidator(parse_queues)] | None = None
     workload: Literal["io_uring", "af_xdp"] | None = None
-    flows: Any = None
+    flows: Flows | None = None
+
+    @property
+    def wanted_flows(self) -> tuple[str, ...]:
+        """The flows to be brought to the queues: "tcp", or with a port "tcp 9000"."""
+        flows = self.flows or ("address" if self.workload == "io_uring" else "none")
+        if flows == "none":
+            return ()
+        if flows == "address":
+            return ("tcp",) if self.workload == "io_uring" else ("tcp", "udp")
+        return tuple(f"{flow.proto} {flow.dst_port}" for flow in flows)
+
+    @model_validator(mode="after")
+    def _io_uring_receives_tcp(self) -> "Lease":
+        listed = self.flows if isinstance(self.flows, tuple) else ()
+        if self.workload == "io_uring" and any(flow.proto == "udp" for flow in listed):
+            raise ValueError(
+                'flows has "udp", but workload "io_uring" receives TCP: what comes as UDP to a '
+                "queue of its memory nobody can read"
+            )
+        return self
 
     @model_validator(mode="after")
     def _pool_is_large_enough(self) -> "Lease":
@@ -324,7 +369,7 @@ def _impossible_with_lease(conf: NetConf, lease: Lease) -> Iterable[str]:
         yield 'lease.workload "af_xdp" needs pairing "single" (an XSK binds to a single device)'
 
 
-PLANNED = ("bpf", "lease.flows")
+PLANNED = ("bpf",)
 """Keys of the contract that this version knows and refuses."""
 
 
@@ -385,7 +430,7 @@ def _validated(chosen: Chosen) -> NetConf:
         conf = NetConf.model_validate(raw)
     except ValidationError as error:
         for fault in error.errors(include_url=False):
-            path = ".".join(map(str, fault["loc"]))
+            path = ".".join(str(part) for part in fault["loc"] if part not in (WORD, LIST))
             if fault["type"] == "extra_forbidden":
                 unsupported.append((path, fault["input"]))
             else:

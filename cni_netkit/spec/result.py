@@ -36,6 +36,16 @@ class Result:
     dns: JSON = field(default_factory=dict)
     extensions: JSON = field(default_factory=dict)
 
+    @property
+    def container_addresses(self) -> tuple[str, ...]:
+        """The IP addresses, without prefix lengths, that are not the host's."""
+        inside = [number for number, each in enumerate(self.interfaces) if each.get("sandbox")]
+        return tuple(
+            str(ip_interface(ip["address"]).ip)
+            for ip in self.ips
+            if ip.get("interface") is None or ip["interface"] in inside
+        )
+
     def followed_by(self, other: "Result") -> "Result":
         """Append `other`, as a chain wants it: nothing of this result is changed."""
         offset = len(self.interfaces)

@@ -22,7 +22,8 @@ class World:
     """What steps act on. `container` is None where the container's namespace is gone.
 
     `holders` names the attachments that hold queues of a NIC, by queue number; `lock` keeps other
-    processes from the same thing meanwhile.
+    processes from the same thing meanwhile. `save` puts the outcome so far on record, for a step
+    that could not be undone without it if this process died.
     """
 
     attachment: Attachment
@@ -31,6 +32,7 @@ class World:
     ipam: Ipam | None
     holders: Callable[[str], dict[int, str]]
     lock: Callable[[str], Any]
+    save: Callable[[Outcome], None] = lambda outcome: None
 
     @property
     def inside(self) -> Namespace:
@@ -48,6 +50,8 @@ class Outcome:
 
     `addresses` are {"address", "gateway"?}, `routes` and `dns` as the specification has them,
     `leases` pairs of the NIC's queue and the device's. An index is 0 until there is a device.
+    `flow_context` is the RSS context that the flow rules lead into, 0 for none, and
+    `foreign_contexts` those that were there before, None until rules are about to be made.
     `untouched` names steps that failed before they made anything: what is found there in their
     name is not theirs, and not theirs to take back.
     """
@@ -62,6 +66,8 @@ class Outcome:
     container_nsid: int | None = None
     leases: list[list[int]] = field(default_factory=list)
     ifb_index: int = 0
+    flow_context: int = 0
+    foreign_contexts: list[int] | None = None
     untouched: list[str] = field(default_factory=list)
 
     def has_version(self, version: int) -> bool:

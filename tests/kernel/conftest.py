@@ -24,6 +24,8 @@ from cni_netkit.kernel.namespace import Namespace
 from cni_netkit.nics.prepare import prepare
 from cni_netkit.spec.nics import believe_preparation
 from cni_netkit.verbs import handle
+from tests.ethtool.fake import FakeNic
+from tests.ethtool.patched import put_in
 from tests.kernel import judge
 from tests.kernel.features import kernel_has_netkit
 
@@ -294,6 +296,22 @@ def own_node() -> Iterator[Node]:
             _call(libc.setns, here[kind], flag)
             os.close(here[kind])
         os.chdir(folder)
+
+
+@pytest.fixture
+def fake_nic(monkeypatch: pytest.MonkeyPatch) -> Callable[..., FakeNic]:
+    """Give a NIC of the lab what netdevsim has not: RSS, contexts, rules for flows.
+
+    Call it with the device's name and what FakeNic takes. What changes there is its `rules`, `table`,
+    `contexts`, `ntuple`; all else is the kernel's.
+    """
+
+    def put(name: str, **options: Any) -> FakeNic:
+        made = FakeNic(name, **options)
+        put_in(monkeypatch, made, judge.generic_family("ethtool"))
+        return made
+
+    return put
 
 
 @pytest.fixture

@@ -317,6 +317,13 @@ def netkit_room(name: str) -> tuple[int, int]:
     return struct.unpack("=H", data[8])[0], struct.unpack("=H", data[9])[0]
 
 
+def generic_family(name: str) -> int:
+    """The number of a generic netlink family."""
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_GENERIC) as sock:
+        sock.settimeout(DEADLINE)
+        return _family(sock, name.encode() + b"\0")
+
+
 def _family(sock: socket.socket, name: bytes) -> int:
     sock.send(_message(16, 0x5, struct.pack("=BBH", 3, 1, 0) + _attribute(2, name)))
     family = 0

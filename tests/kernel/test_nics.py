@@ -245,13 +245,24 @@ def test_a_driver_that_can_only_copy_wants_to_be_asked(node: Node, host: Namespa
     assert seen(nic) == before
 
 
+def test_a_nic_that_lends_no_queues_is_not_prepared(node: Node, host: Namespace) -> None:
+    """Error 102 in the kernel's own words: no container could use what is prepared."""
+    for name in (node.virtual_function(), "lo"):
+        before = judge.world()
+        with pytest.raises(CNIError) as caught:
+            prepare(host, wanted(name, **IO_URING))
+        assert caught.value.code == 102
+        assert f"see whether {name} lends queues: the kernel answered" in caught.value.message
+        assert judge.world() == before
+
+
 def test_queues_that_are_in_use_keep_a_nic_from_being_restored(
     node: Node, host: Namespace, conf: Conf
 ) -> None:
     """Error 103 until the container is gone."""
     nic, c = node.nic(), node.container()
     prepare(host, wanted(nic, **IO_URING))
-    configuration = conf(lease={"device": nic, "workload": "io_uring"})
+    configuration = conf(lease={"device": nic, "workload": "io_uring", "flows": "none"})
     node.add(configuration, c)
     after = seen(nic)
     with pytest.raises(CNIError, match="its queues 7 are in use"):
@@ -266,7 +277,7 @@ def test_add_takes_the_prepared_pool(node: Node, host: Namespace, conf: Conf) ->
     nic = node.nic()
     prepare(host, wanted(nic, role="io_uring", queues="2-4"))
     node.add(conf(lease={"device": nic}), node.container())
-    lease = {"device": nic, "workload": "io_uring"}
+    lease = {"device": nic, "workload": "io_uring", "flows": "none"}
     node.add(conf(lease=lease), node.container())
     assert set(judge.leases(nic)) == {4, 3}
     node.add(conf(lease={"device": nic, "queues": "6"}), node.container())
@@ -282,7 +293,7 @@ def test_what_a_workload_lacks_is_named_with_the_command(
 ) -> None:
     """Not prepared; another role; no longer as it was prepared. ADD 102, STATUS 50."""
     nic = node.nic()
-    configuration = conf(lease={"device": nic, "workload": "io_uring"})
+    configuration = conf(lease={"device": nic, "workload": "io_uring", "flows": "none"})
     c = node.container()
     world = judge.world(c)
 
@@ -322,7 +333,7 @@ def test_a_nic_that_came_back_is_not_prepared(node: Node, host: Namespace, conf:
     judge.run("ip", "link", "set", again, "down")
     judge.run("ip", "link", "set", again, "name", nic, check=again != nic)
     judge.run("ip", "link", "set", nic, "up")
-    configuration = conf(lease={"device": nic, "workload": "io_uring"})
+    configuration = conf(lease={"device": nic, "workload": "io_uring", "flows": "none"})
     assert node.call("ADD", configuration, node.container()).error["code"] == 102
     before = judge.rings(nic)
     assert restore(host, nic) == []

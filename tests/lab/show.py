@@ -76,6 +76,7 @@ def main() -> None:
         **conflist["plugins"][0],
     }
     configuration["lease"]["device"] = nic
+    configuration["lease"]["flows"] = "none"  # netdevsim has no ntuple filters
 
     say("The NIC is prepared, once")
     sh(f"cni-netkit nic prepare {nic} --role io_uring --queues 4-7; cni-netkit nic show {nic}")

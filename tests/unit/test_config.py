@@ -70,6 +70,7 @@ GOOD: list[tuple[str, list[Any]]] = [
     ("lease.device", ["eth0", "x" * 15]),
     ("lease.count", [1]),
     ("lease.workload", ["io_uring", "af_xdp"]),
+    ("lease.flows", ["address", "none"]),
     ("fallback", ["none", "veth"]),
     ("log.level", ["debug", "info", "warning", "error"]),
     ("log.file", ["/var/log/netkit.log"]),
@@ -97,6 +98,9 @@ BAD: list[tuple[str, list[Any]]] = [
     ("lease.queues", ["", [], "a", "8-", "-8", "11-8", "1,,2", [1.5], ["1"], [True], 8, {}]),
     ("lease.queues", [[-1], [65536], "65536", "0-99999"]),
     ("lease.workload", ["", "dpdk", 1]),
+    ("lease.flows", ["", "all", 5, True, {}, [], ["tcp"], [{}], [{"proto": "tcp"}]]),
+    ("lease.flows", [[{"proto": each, "dstPort": 1}] for each in ("icmp", "TCP", 6, None)]),
+    ("lease.flows", [[{"proto": "tcp", "dstPort": each}] for each in (0, 65536, -1, "80", True)]),
     ("fallback", ["", "macvlan", True, False]),
     ("dns", ["1.1.1.1", [], 5]),
     ("dns.nameservers", ["1.1.1.1", [5]]),
@@ -221,8 +225,6 @@ def test_all_unknown_keys_at_once() -> None:
     [
         ({"bpf": {"primary": "/sys/fs/bpf/x"}}, "bpf"),
         ({"bpf": {}}, "bpf"),
-        ({"lease": {**LEASE, "flows": "address"}}, "lease.flows"),
-        ({"lease": {**LEASE, "flows": []}}, "lease.flows"),
     ],
 )
 def test_planned_key(more: dict[str, Any], path: str) -> None:
@@ -425,6 +427,10 @@ IMPOSSIBLE = [
     ({"fallback": "veth", "lease": LEASE}, "lease"),
     ({"lease": {**LEASE, "workload": "af_xdp"}}, "lease.workload"),
     ({"lease": {**LEASE, "count": 3, "queues": "1-2"}}, "lease"),
+    (
+        {"lease": {**LEASE, "workload": "io_uring", "flows": [{"proto": "udp", "dstPort": 1}]}},
+        'workload "io_uring" receives TCP',
+    ),
     ({"runtimeConfig": {"mac": MAC}}, "MAC"),
     ({"args": {"cni": {"mac": MAC}}}, "MAC"),
     ({"ipMasq": True}, "ipMasq"),
@@ -470,6 +476,54 @@ def test_every_impossible_combination_is_named() -> None:
 def test_possible_combination(more: dict[str, Any]) -> None:
     """What the kernel takes is taken."""
     assert isinstance(believe(conf(**more)), NetConf)
+
+
+FLOWS = [{"proto": "tcp", "dstPort": 9000}, {"proto": "tcp", "dstPort": 80}]
+
+
+@pytest.mark.parametrize(
+    ("lease", "expected"),
+    [
+        ({}, ()),
+        ({"workload": "af_xdp"}, ()),
+        ({"workload": "io_uring"}, ("tcp",)),
+        ({"workload": "io_uring", "flows": "none"}, ()),
+        ({"workload": "io_uring", "flows": "address"}, ("tcp",)),
+        ({"flows": "address"}, ("tcp", "udp")),
+        ({"workload": "af_xdp", "flows": "address"}, ("tcp", "udp")),
+        ({"flows": [*FLOWS, FLOWS[0]]}, ("tcp 9000", "tcp 80")),
+        ({"flows": [{"proto": "udp", "dstPort": 53}], "workload": "af_xdp"}, ("udp 53",)),
+    ],
+    ids=str,
+)
+def test_flows(lease: dict[str, Any], expected: tuple[str, ...]) -> None:
+    """What comes to the leased queues, by default and as told."""
+    found = believe(conf(pairing="single", lease={**LEASE, **lease})).lease
+    assert found is not None
+    assert found.wanted_flows == expected
+
+
+@pytest.mark.parametrize(
+    ("flows", "path"),
+    [
+        ([{"proto": "tcp", "dstPort": 0}], "lease.flows.0.dstPort: input should be"),
+        ([FLOWS[0], {"proto": "icmp", "dstPort": 1}], "lease.flows.1.proto: input should be"),
+        ([{"proto": "tcp"}], "lease.flows.0.dstPort: Field required"),
+        ("adress", "lease.flows: input should be 'address' or 'none' (found 'adress')"),
+        ([], "lease.flows: is empty"),
+    ],
+    ids=str,
+)
+def test_faults_of_flows_have_their_path(flows: object, path: str) -> None:
+    """As all keys have."""
+    with refused(7, path):
+        believe(conf(lease={**LEASE, "flows": flows}))
+
+
+def test_unknown_key_of_a_flow() -> None:
+    """Error 2, as elsewhere."""
+    with refused(2, "lease.flows.0.srcPort: 5"):
+        believe(conf(lease={**LEASE, "flows": [{**FLOWS[0], "srcPort": 5}]}))
 
 
 def test_a_configuration_is_frozen() -> None:

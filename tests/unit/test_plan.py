@@ -22,6 +22,7 @@ from cni_netkit.spec.config import NetConf, believe
 from cni_netkit.steps.address import ContainerAddresses
 from cni_netkit.steps.bandwidth import Bandwidth
 from cni_netkit.steps.device import Device
+from cni_netkit.steps.flows import Flows
 from cni_netkit.steps.lease import Leases
 from cni_netkit.steps.masquerade import Masquerade
 from tests.unit.given import conf, refused
@@ -78,6 +79,17 @@ CONFIGURATIONS: list[tuple[dict[str, Any], list[str]]] = [
     (
         {**LEASE, **IPAM, "ipMasq": True},
         ["reservation", "device", "container-addresses", "host-routes", "leases", "masquerade"],
+    ),
+    (
+        {**IPAM, "ipMasq": True, "lease": {"device": "eth0", "workload": "io_uring"}},
+        [
+            *("reservation", "device", "container-addresses", "host-routes"),
+            *("leases", "flows", "masquerade"),
+        ],
+    ),
+    (
+        {**IPAM, "lease": {"device": "eth0", "workload": "io_uring", "flows": "none"}},
+        ["reservation", "device", "container-addresses", "host-routes", "leases"],
     ),
     (LIMITS, ["device", "bandwidth"]),
     ({**LIMITS, **LEASE}, ["device", "bandwidth", "leases"]),
@@ -264,6 +276,25 @@ def test_pool_larger_than_the_nic(queues: object, missing: str) -> None:
     """A pool with queues that the NIC does not have is error 102 and names them."""
     with refused(102, f"there is no queue {missing}", "8 receive queues"):
         plan_of(lease={"device": "eth0", "queues": queues})
+
+
+CHAINED = ("10.1.0.2", "fd00:1::2")
+IO_URING: dict[str, Any] = {"lease": {"device": "eth0", "workload": "io_uring"}}
+
+
+def test_flows_of_a_device_that_is_chained() -> None:
+    """Without IPAM the rules are for the addresses that the chain gave; with it, for its own."""
+    chained = decide(ATTACHMENT, believed(**SINGLE, **IO_URING), FACTS, CHAINED)
+    assert chained[-1] == Flows("eth0", "eth0", ("tcp",), CHAINED)
+    own = decide(ATTACHMENT, believed(**IPAM, **IO_URING), FACTS, CHAINED)
+    assert own[-1] == Flows("eth0", "eth0", ("tcp",))
+
+
+def test_flows_without_any_address() -> None:
+    """Error 7 in ADD says what to do; STATUS, which knows no chain, does not mind."""
+    with refused(7, "the container has none", 'set lease.flows to "none"'):
+        plan_of(**SINGLE, **IO_URING)
+    assert check_prerequisites(believed(**SINGLE, **IO_URING), FACTS) == "netkit"
 
 
 def test_nobody_names_the_nic() -> None:

@@ -134,6 +134,19 @@ def test_chain() -> None:
     assert chained.dns == DNS
 
 
+def test_addresses_of_the_container() -> None:
+    """Those on its interfaces, and those of which nobody says where they are."""
+    result = Result(
+        interfaces=({"name": "host0"}, {"name": "eth0", "sandbox": "/run/netns/c1"}),
+        ips=(
+            {"address": "10.1.0.1/24", "interface": 0},
+            {"address": "10.1.0.2/24", "interface": 1},
+            {"address": "FD00::2/64"},
+        ),
+    )
+    assert result.container_addresses == ("10.1.0.2", "fd00::2")
+
+
 def test_chain_without_index() -> None:
     """An address that belongs to no interface does not get one in a chain."""
     chained = Result(INTERFACES).followed_by(Result(ips=({"address": "10.3.0.2/24"},)))

@@ -40,7 +40,7 @@ MISSPELT = [
     {"netkit/mode": "l2"},
     {"cni.devil": 1},
     {"bpf": {"primary": "/sys/fs/bpf/x"}},
-    {"lease": {**LEASE, "flows": "address"}},
+    {"lease": {**LEASE, "flows": [{"proto": "tcp", "dstPort": 1, "srcPort": 1}]}},
     {"runtimeConfig": {"bandwidth": {"unshapedSubnets": ["10.0.0.0/8"]}}},
     {"runtimeConfig": {"bandwidth": {"ingressRate": 7, "ingressBurst": 8}}},
     {"isGateway": True},
@@ -118,6 +118,14 @@ def test_other_keys_are_refused(more: dict[str, Any]) -> None:
     """Unknown and planned ones, on every level, by both."""
     assert refused_by_program(conf(**more))
     assert not validator().is_valid(conf(**more))
+
+
+def test_flows_by_port_are_valid() -> None:
+    """From the first to the last port."""
+    flows = [{"proto": "tcp", "dstPort": 1}, {"proto": "udp", "dstPort": 65535}]
+    config = conf(lease={**LEASE, "flows": flows})
+    assert not refused_by_program(config)
+    validator().validate(config)
 
 
 @pytest.mark.parametrize("more", [more for more, _ in IMPOSSIBLE], ids=str)

@@ -1,0 +1,206 @@
+"""Rules on the NIC that bring what is sent to the container to its leased queues."""
+
+import errno
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+from cni_netkit.kernel.errors import KernelError
+from cni_netkit.kernel.model import FlowRule, Link
+from cni_netkit.spec.addresses import ip_interface
+from cni_netkit.spec.errors import CNIError, Code
+from cni_netkit.steps.base import Outcome, World, difference
+
+NTUPLE = "rx-ntuple-filter"
+"""The feature's name in the kernel; ethtool(8) calls it ntuple-filters."""
+
+GONE = (errno.ENOENT, errno.ENODEV)
+
+
+@dataclass(frozen=True)
+class Flows:
+    """Rules for each address and each of `flows` ("tcp", or with a port "tcp 9000").
+
+    Several queues get an RSS context over them, which the rules lead into; where the driver has no
+    contexts, one rule after the other leads to the next queue. `addresses` are those that the chain
+    gave the container; without any, they are the attachment's own.
+    """
+
+    name: ClassVar[str] = "flows"
+    nic: str
+    device: str
+    flows: tuple[str, ...]
+    addresses: tuple[str, ...] = ()
+
+    def do(self, world: World, outcome: Outcome) -> None:
+        """Insert them; what they will be taken back by is on record before."""
+        nic = world.host.link(name=self.nic)
+        if nic is None:
+            raise self._unusable("the device is gone", "ip link shows the devices there are")
+        self._require_rules(world, nic)
+        ethtool = world.host.ethtool
+        # Contexts and rules have no owner's name. Nobody else of us is at it meanwhile.
+        with world.lock(f"NIC {self.nic}"):
+            self._refuse_taken(ethtool.rules(nic), outcome)
+            outcome.foreign_contexts = sorted(ethtool.contexts(nic) or ())
+            world.save(outcome)
+            try:
+                outcome.flow_context = self._create_context(world, nic, outcome)
+                for rule in self.rules(outcome):
+                    ethtool.insert_rule(nic, rule)
+            except KernelError as error:
+                raise CNIError(
+                    Code.KERNEL_REFUSED,
+                    str(error),
+                    f"ethtool -n {self.nic} shows the rules there are, and ethtool -x the RSS "
+                    'contexts; with lease.flows "none" none are made',
+                ) from None
+
+    def undo(self, world: World, outcome: Outcome) -> None:
+        """Remove the rules by what they say and where they lead, then the context."""
+        if outcome.foreign_contexts is None:
+            return  # none was made, or the record was lost with what they could be known by
+        nic = world.host.link(name=self.nic)
+        if nic is None:
+            return  # and its rules with it
+        ethtool = world.host.ethtool
+        with world.lock(f"NIC {self.nic}"):
+            contexts = ethtool.contexts(nic) or {}
+            ours = self._own_contexts(contexts, outcome)
+            for rule in self._found(world, nic):
+                target = set(contexts.get(rule.context or 0, ())) | {rule.queue} - {None}
+                if target and target <= _queues(outcome) and self._wants(rule, outcome):
+                    assert rule.location is not None
+                    _tolerate(GONE, ethtool.remove_rule, nic, rule.location)
+            for context in ours:
+                # EBUSY: a rule leads into it that is not ours.
+                _tolerate((*GONE, errno.EBUSY), ethtool.remove_context, nic, context)
+
+    def check(self, world: World, outcome: Outcome) -> None:
+        """Each rule is there and leads where it shall."""
+        nic = world.host.link(name=self.nic)
+        if nic is None:
+            raise difference(f"NIC {self.nic}", "a device", None)
+        feature = world.host.ethtool.feature(nic, NTUPLE)
+        if feature is None or not feature.on:
+            raise difference(f"feature ntuple-filters of NIC {self.nic}", "on", "off")
+        if outcome.flow_context:
+            table = (world.host.ethtool.contexts(nic) or {}).get(outcome.flow_context)
+            what = f"queues of RSS context {outcome.flow_context} of NIC {self.nic}"
+            if table is None or set(table) != _queues(outcome):
+                raise difference(what, _queues(outcome), table and set(table))
+        found = {_match(rule): _target(rule) for rule in self._found(world, nic)}
+        for rule in self.rules(outcome):
+            if found.get(_match(rule)) != _target(rule):
+                what = f"target of the flow rule {_words(rule)} of NIC {self.nic}"
+                raise difference(what, _target(rule), found.get(_match(rule)))
+
+    def describe(self) -> str:
+        """In words."""
+        return f"bring {', '.join(self.flows)} for {self.device} to the leased queues of {self.nic}"
+
+    def rules(self, outcome: Outcome) -> list[FlowRule]:
+        """The rules that there shall be."""
+        queues = [queue for queue, _ in outcome.leases]
+        rules = self._matches(outcome)
+        if outcome.flow_context:
+            return [replace(rule, context=outcome.flow_context) for rule in rules]
+        return [
+            replace(rule, queue=queues[number % len(queues)]) for number, rule in enumerate(rules)
+        ]
+
+    def _matches(self, outcome: Outcome) -> list[FlowRule]:
+        """The rules without a target."""
+        own = (ip_interface(each["address"]).ip for each in outcome.addresses)
+        addresses: Sequence[str] = self.addresses or [str(address) for address in own]
+        return [
+            FlowRule(protocol, address, int(port) if port else None)
+            for address in addresses
+            for protocol, _, port in (flow.partition(" ") for flow in self.flows)
+        ]
+
+    def _wants(self, rule: FlowRule, outcome: Outcome) -> bool:
+        return _match(rule) in map(_match, self._matches(outcome))
+
+    def _require_rules(self, world: World, nic: Link) -> None:
+        feature = world.host.ethtool.feature(nic, NTUPLE)
+        if feature is None:
+            raise self._unusable(
+                "the driver has no rules for flows (ntuple-filters)",
+                'set lease.flows to "none", and bring the flows to the leased queues otherwise',
+            )
+        if not feature.on:
+            raise self._unusable(
+                "rules for flows (ntuple-filters) are off",
+                f"ethtool -K {self.nic} ntuple on, or cni-netkit nic prepare {self.nic}, once",
+            )
+
+    def _unusable(self, reason: str, remedy: str) -> CNIError:
+        return CNIError(Code.UNUSABLE_NIC, f"lease.flows: {self.nic}: {reason}", remedy)
+
+    def _refuse_taken(self, rules: Sequence[FlowRule], outcome: Outcome) -> None:
+        """Drivers differ in what becomes of two rules that match the same."""
+        for rule in rules:
+            if self._wants(rule, outcome):
+                raise CNIError(
+                    Code.ALREADY_EXISTS,
+                    f"{self.nic} has a flow rule {rule} at location {rule.location} already",
+                    "it was left as it is; whoever made it no more wants it: "
+                    f"ethtool -N {self.nic} delete {rule.location}",
+                )
+
+    def _create_context(self, world: World, nic: Link, outcome: Outcome) -> int:
+        """The RSS context for several queues; 0 for one, or where the driver has none."""
+        queues = sorted(_queues(outcome))
+        if len(queues) == 1 or world.host.ethtool.contexts(nic) is None:
+            return 0
+        entries = len(world.host.ethtool.indirection(nic) or ())
+        table = [queues[number % len(queues)] for number in range(entries)]
+        return world.host.ethtool.create_context(nic, table) if table else 0
+
+    def _own_contexts(self, contexts: dict[int, tuple[int, ...]], outcome: Outcome) -> list[int]:
+        """By number, or for a process that died before it was on record by their queues."""
+        if len(outcome.leases) < 2:
+            return []
+        return [
+            number
+            for number, table in contexts.items()
+            if number not in (outcome.foreign_contexts or ())
+            and (number == outcome.flow_context or not outcome.flow_context)
+            and set(table) == _queues(outcome)
+        ]
+
+    def _found(self, world: World, nic: Link) -> tuple[FlowRule, ...]:
+        try:
+            return world.host.ethtool.rules(nic)
+        except KernelError as error:
+            if error.errno in (errno.EOPNOTSUPP, *GONE):
+                return ()
+            raise
+
+
+def _queues(outcome: Outcome) -> set[int]:
+    return {queue for queue, _ in outcome.leases}
+
+
+def _match(rule: FlowRule) -> tuple[str, str, int | None]:
+    return rule.protocol, rule.address, rule.port
+
+
+def _words(rule: FlowRule) -> str:
+    return f"{rule.protocol} to {rule.address}" + (f" port {rule.port}" if rule.port else "")
+
+
+def _target(rule: FlowRule) -> str:
+    return f"RSS context {rule.context}" if rule.context else f"queue {rule.queue}"
+
+
+def _tolerate(
+    tolerated: Sequence[int], remove: Callable[[Link, int], None], nic: Link, number: int
+) -> None:
+    """What somebody else has removed meanwhile is removed."""
+    try:
+        remove(nic, number)
+    except KernelError as error:
+        if error.errno not in tolerated:
+            raise
