@@ -77,8 +77,10 @@ def _announcement(arguments: argparse.Namespace, steps: Sequence[Step]) -> str:
     said = (
         f"This interrupts the traffic of {arguments.device}: its channels, rings, header-data split, "
         "RSS table, ntuple filters, flow rules and XDP program change, and are put back at the end."
-        f"{peer or ''} If it is killed (not interrupted), `cni-netkit nic restore {arguments.device}` "
-        "puts the NIC back. Steps: " + "; ".join(step.name for step in steps) + "."
+        f"{peer or ''} If it is killed (not interrupted) nothing is put back; "
+        "run it again then, it says what to do. Steps: "
+        + "; ".join(step.name for step in steps)
+        + "."
     )
     return textwrap.fill(said, 100) + (f"\n{report.SIMULATED}" if arguments.simulated else "")
 

@@ -43,7 +43,7 @@ class Machine:
             }
         )
         if check and done.returncode:
-            said = (done.stderr.strip() or done.stdout.strip()).replace("\n", "; ")
+            said = done.stderr.strip() or done.stdout.strip()
             raise Failed(f"{' '.join(command)}: exit status {done.returncode}: {said}")
         return done.stdout
 
@@ -96,8 +96,9 @@ class Machine:
             found |= self.settings(device)
             for words in (("addr", "show"), ("route", "show", "table", "all")):
                 lines = self.run("ip", "-o", *words, "dev", device).splitlines()
+                # Without the index, and without what counts down.
                 found[f"{device}, ip {words[0]}"] = sorted(
-                    re.sub(r"^\d+: ", "", line) for line in lines if "fe80:" not in line
+                    re.sub(r"^\d+: |\w+ \d+sec", "", line) for line in lines if "fe80:" not in line
                 )
             found[f"{device}, leases"] = [str(sorted(judge.leases(device).items()))]
         found["sysctl"] = [f"{path}: {value}" for path, value in sysctls(*devices).items()]

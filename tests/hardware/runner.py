@@ -101,7 +101,9 @@ class Runner:
             found = FAILED, str(error)
         except Exception as error:
             found = FAILED, f"{type(error).__name__}: {error}"
-        return Outcome(step.name, *found, time.monotonic() - begin, list(self._commands))
+        result, text = found
+        line = "; ".join(text.strip().splitlines())
+        return Outcome(step.name, result, line, time.monotonic() - begin, list(self._commands))
 
     def _interrupt(self, number: int, _: FrameType | None) -> None:
         self.interrupted = self.interrupted or signal.Signals(number).name

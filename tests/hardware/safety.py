@@ -6,7 +6,8 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from tests.hardware.machine import Machine
+from tests.hardware import traffic
+from tests.hardware.machine import NETWORK, RECORDS, Machine
 from tests.kernel import judge
 
 CLONE_NEWNS, MS_REC_PRIVATE = 0x00020000, 0x4000 | 0x40000
@@ -32,9 +33,7 @@ def faults(arguments: argparse.Namespace) -> Iterator[str]:
             "net.ipv4.ip_forward is 0. ADD would turn it on, and the kernel then turns "
             "large-receive-offload off on every NIC: if that may be, sysctl -w net.ipv4.ip_forward=1"
         )
-    (shown,) = Machine().cni_netkit("nic", "show", device)["nics"]
-    if shown["role"] or judge.leases(device):
-        yield f"{device} is in use: its role is {shown['role']}, its leases {judge.leases(device)}"
+    yield from _faults_in_use(device)
 
 
 def _faults_of(name: str, *, simulated: bool) -> Iterator[str]:
@@ -50,6 +49,20 @@ def _faults_of(name: str, *, simulated: bool) -> Iterator[str]:
         yield f"{name} belongs to {link['master']}"
     if NICS_FILE.exists() and f'"{name}"' in NICS_FILE.read_text():
         yield f"{name} is in {NICS_FILE}: the node's agent would prepare it meanwhile"
+
+
+def _faults_in_use(device: str) -> Iterator[str]:
+    """By others, or by an earlier run that was killed."""
+    (shown,) = Machine().cni_netkit("nic", "show", device)["nics"]
+    if leases := judge.leases(device):
+        yield f"queues of {device} are leased: {sorted(leases)} (cni-netkit leases)"
+    if shown["role"]:
+        yield f"{device} has the role {shown['role']} (cni-netkit nic restore {device})"
+    # What they tell of went with the namespaces of that run.
+    if any((RECORDS / NETWORK).glob("*.json")):
+        yield f"there are records of an earlier run (rm -r {RECORDS / NETWORK})"
+    if any(found["local"] == traffic.NIC_ADDRESS for found in _addresses(device)):
+        yield f"{device} has {traffic.NIC_ADDRESS} (ip addr del {traffic.NIC_ADDRESS}/24 dev {device})"
 
 
 def _addresses(name: str) -> list[dict[str, str]]:

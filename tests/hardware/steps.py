@@ -241,7 +241,7 @@ class Role:
         found = (judge.link(self.device) or {}).get("xdp")
         if not found:
             raise Failed("expected an XDP program, found none (ip -d link)")
-        return json.dumps(found)
+        return f"{found['prog'].get('name', 'without a name')}, mode {found['mode']} (1: driver)"
 
     def add(self, flows: object) -> str:
         """An attachment in a fresh namespace."""

@@ -51,7 +51,7 @@ def compiled(machine: Machine, name: str, *libraries: str) -> str:
     if not source.exists():
         raise NotRun(f"there is no {source}")
     folder = os.environ.get("CNI_NETKIT_LIBURING")
-    where = [f"-I{folder}/include", f"-L{folder}/lib"] if folder else []
+    where = ["-static", f"-I{folder}/include", f"-L{folder}/lib"] if folder else []
     try:
         machine.run("cc", "-O2", "-o", program, str(source), *where, *libraries)
     except (Failed, FileNotFoundError) as error:
@@ -77,9 +77,9 @@ def zero_copy_tcp(machine: Machine, container: str) -> str:
     if receiver.returncode or received != data:
         raise Failed(f"expected {len(data)} bytes as sent, found {len(received)}: {said}")
     copied = re.search(r"counted (\d+) of them as copied", said)
-    if copied and int(copied[1]) >= len(data):
-        raise Failed(f"expected zero copy, found that all was copied: {said}")
-    return said.replace("\n", "; ")
+    if copied and int(copied[1]) * 2 > len(data):
+        raise Failed(f"expected most of it not to be copied, found: {said}")
+    return said
 
 
 def _send_to(receiver: "subprocess.Popen[bytes]", data: bytes) -> tuple[bytes, str]:
