@@ -157,11 +157,9 @@ def frames(machine: Machine, container: str, *, copies: bool, sent: bool) -> str
 class Agent:
     """The agent of this run: /run is the run's own, so it is where it always is."""
 
-    def __init__(self) -> None:
+    def __init__(self, command: str) -> None:
+        """Start it. It ends with this process, even if that is killed."""
         self._log = open(f"{os.environ['TMPDIR']}/agent.log", "w+")  # noqa: SIM115
-
-    def start(self, command: str) -> str:
-        """Start it; it takes sockets once it says so. It ends with this process."""
         self._process = subprocess.Popen(
             ["setpriv", "--pdeathsig", "TERM", command, "agent"],
             stdout=self._log,
@@ -169,12 +167,9 @@ class Agent:
             start_new_session=True,
         )
 
-        def ready() -> bool:
-            if self._process.poll() is not None:
-                raise Failed(f"the agent ended: {self._said()}")
-            return Path("/run/cni-netkit/xsk.sock").exists()
-
-        judge.wait_for(ready, "the agent listens on /run/cni-netkit/xsk.sock")
+    def wait_until_ready(self) -> str:
+        """It takes sockets."""
+        judge.wait_for(self._ready, "the agent listens on /run/cni-netkit/xsk.sock")
         return f"process {self._process.pid}"
 
     def stop(self, commands: list[dict[str, Any]]) -> str:
@@ -185,6 +180,11 @@ class Agent:
         if status:
             raise Failed(f"expected exit status 0, found {status}")
         return "stopped"
+
+    def _ready(self) -> bool:
+        if self._process.poll() is not None:
+            raise Failed(f"the agent ended: {self._said()}")
+        return Path("/run/cni-netkit/xsk.sock").exists()
 
     def _said(self) -> str:
         self._log.seek(0)

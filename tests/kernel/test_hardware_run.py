@@ -108,6 +108,11 @@ def results(steps: dict[str, Any]) -> dict[str, str]:
     return {name: each["result"] for name, each in steps.items()}
 
 
+def explained(steps: dict[str, Any]) -> str:
+    """What it says where the results are not those expected."""
+    return "\n".join(f"{name}: {each['result']}: {each['text']}" for name, each in steps.items())
+
+
 def test_a_simulated_nic_gets_the_truth(ports: tuple[str, str], run: Run, tmp_path: Path) -> None:
     """Every step, with reasons and what was said; nothing is left."""
     before = everything(ports)
@@ -116,7 +121,7 @@ def test_a_simulated_nic_gets_the_truth(ports: tuple[str, str], run: Run, tmp_pa
         **dict.fromkeys(("environment", "peer", "peer back", "as found"), "ok"),
         **of("io_uring", IO_URING),
         **of("af_xdp", AF_XDP_BY_COPYING),
-    }
+    }, explained(found)
     assert "off [fixed]" in found["io_uring: ntuple filters"]["text"]
     assert "TCP data split:" in found["io_uring: header-data split"]["commands"][0]["stdout"]
     assert everything(ports) == before
@@ -131,7 +136,7 @@ def test_what_nobody_asked_for_is_no_success(
     assert results(found) == {
         **{"environment": "ok", "peer": "not run", "peer back": "not run", "as found": "ok"},
         **of("af_xdp", AF_XDP),
-    }
+    }, explained(found)
     assert "xsk-zerocopy" in found["af_xdp: dry run"]["text"]
     assert everything(ports) == before
 
