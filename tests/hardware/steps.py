@@ -82,20 +82,19 @@ class Whole:
     def peer_back(self) -> str:
         """Each part by itself, for the step may have been cut off anywhere."""
         run = self.machine.run
-        with suppress(Failed):
-            run("ip", "addr", "del", traffic.NIC_ADDRESS + "/24", "dev", self.device)
-        if judge.link(self.other) is None:
-            run("ip", "-n", traffic.SENDER, "link", "set", self.other, "netns", str(os.getpid()))
+        here = str(os.getpid())
+        run("ip", "addr", "del", traffic.NIC_ADDRESS + "/24", "dev", self.device, check=False)
+        run("ip", "-n", traffic.SENDER, "link", "set", self.other, "netns", here, check=False)
         was = "\n".join(self.before[f"{self.other}, ip -d link"])
         mode = re.search(r"^inet6_addr_gen_mode: (\S+)$", was, re.M)
         if mode:
             run("ip", "link", "set", self.other, "addrgenmode", mode[1])
-        run("ip", "link", "set", self.other, "up" if "'UP'" in was else "down")
         for path, value in self.sysctls.items():
-            if Path(path).read_text().strip() != value:
-                Path(path).write_text(value)
-        with suppress(Failed):
-            run("ip", "netns", "del", traffic.SENDER)
+            with suppress(OSError):  # what cannot be put back, the comparison names
+                if Path(path).read_text().strip() != value:
+                    Path(path).write_text(value)
+        run("ip", "link", "set", self.other, "up" if "'UP'" in was else "down")
+        run("ip", "netns", "del", traffic.SENDER, check=False)
         return f"{self.other} is back"
 
     def as_found(self) -> str:

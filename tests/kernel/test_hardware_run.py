@@ -66,6 +66,8 @@ def ports(node: Node) -> tuple[str, str]:
         ends = [f"{here.fileno()}:{socket.if_nametoindex(nic)}" for nic in nics]
         Path("/sys/bus/netdevsim/link_device").write_text(" ".join(ends))
     Path("/proc/sys/net/ipv4/ip_forward").write_text("1")
+    # So that there is something to change, and to put back.
+    judge.set_rings(nics[0], tcp_data_split=1, hds_thresh=100)
     return nics
 
 
