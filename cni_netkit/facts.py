@@ -7,11 +7,12 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from cni_netkit.kernel.errors import KernelError
-from cni_netkit.kernel.model import Link, Queue
+from cni_netkit.kernel.model import Feature, Link, Queue
 from cni_netkit.nics import readiness
 from cni_netkit.spec.config import Lease, NetConf
 from cni_netkit.spec.errors import CNIError, Code
 from cni_netkit.spec.nics import Preparation
+from cni_netkit.steps.flows import NTUPLE
 
 if TYPE_CHECKING:
     from cni_netkit.kernel.namespace import Namespace
@@ -24,7 +25,8 @@ class Nic:
     """The NIC that queues are leased from; `queues` are those of a NIC that is up.
 
     `refusal`: why it lends none at all, if that was asked. `preparation`: what it was prepared for,
-    and `lacking`: what it has not, or no longer, of that; if that was asked.
+    and `lacking`: what it has not, or no longer, of that; `ntuple`: whether it takes rules for
+    flows; if that was asked.
     """
 
     link: Link
@@ -32,6 +34,7 @@ class Nic:
     refusal: KernelError | None = None
     preparation: Preparation | None = None
     lacking: tuple[str, ...] = ()
+    ntuple: Feature | None = None
 
 
 @dataclass(frozen=True)
@@ -81,7 +84,12 @@ def _nic(host: Namespace, conf: NetConf) -> Nic | None:
     if conf.nic_id:
         name = _resolved(conf.nic_id, host.devices_of(conf.nic_id), name)
     link = host.link(name=name) if name else None
-    return _with_preparation(host, nic_with_queues(host, link), conf.lease) if link else None
+    if link is None:
+        return None
+    nic = _with_preparation(host, nic_with_queues(host, link), conf.lease)
+    if conf.lease.wanted_flows:
+        nic = replace(nic, ntuple=host.ethtool.feature(link, NTUPLE))
+    return nic
 
 
 def _with_preparation(host: Namespace, nic: Nic, lease: Lease) -> Nic:

@@ -10,11 +10,11 @@ from cni_netkit.spec.errors import CNIError, Code
 from cni_netkit.spec.nics import Role, ranges
 from cni_netkit.steps.address import ContainerAddresses, HostRoutes
 from cni_netkit.steps.bandwidth import Bandwidth
-from cni_netkit.steps.base import Step
+from cni_netkit.steps.base import Step, missing_nic
 from cni_netkit.steps.device import Device
 from cni_netkit.steps.flows import Flows
 from cni_netkit.steps.ipam import Reservation
-from cni_netkit.steps.lease import Leases, missing_nic, refused
+from cni_netkit.steps.lease import Leases, refused
 from cni_netkit.steps.masquerade import Masquerade
 
 KINDS: dict[str, type[Any]] = {
@@ -209,6 +209,8 @@ def _check_nic(conf: NetConf, facts: Facts) -> None:
         )
     if conf.lease.workload is not None:
         _check_ready(conf.lease, conf.lease.workload, facts.nic)
+    if conf.lease.wanted_flows:
+        _check_rules(facts.nic)
 
 
 def _check_ready(lease: Lease, workload: Role, nic: Nic) -> None:
@@ -242,6 +244,23 @@ def _check_ready(lease: Lease, workload: Role, nic: Nic) -> None:
             f"lease.queues: {ranges(outside)} is not in the pool that {name} was prepared with, "
             f"{ranges(preparation.queues)}: other traffic may come there",
             "leave lease.queues out, or prepare the NIC with a larger pool",
+        )
+
+
+def _check_rules(nic: Nic) -> None:
+    """Whether the NIC takes rules for flows. Raises error 102."""
+    name = nic.link.name
+    if nic.ntuple is None:
+        raise CNIError(
+            Code.UNUSABLE_NIC,
+            f"lease.flows: {name}: the driver has no rules for flows (ntuple-filters)",
+            'set lease.flows to "none", and bring the flows to the leased queues otherwise',
+        )
+    if not nic.ntuple.on:
+        raise CNIError(
+            Code.UNUSABLE_NIC,
+            f"lease.flows: {name}: rules for flows (ntuple-filters) are off",
+            f"ethtool -K {name} ntuple on, or cni-netkit nic prepare {name}, once",
         )
 
 

@@ -122,6 +122,15 @@ def difference(what: str, expected: object, found: object) -> CNIError:
     )
 
 
+def missing_nic(name: str) -> CNIError:
+    """Error 102: no such NIC."""
+    return CNIError(
+        Code.UNUSABLE_NIC,
+        f"lease.device: there is no device {name} on the host",
+        "ip link shows the devices there are",
+    )
+
+
 def _words(value: object) -> str:
     if value is None:
         return "none"

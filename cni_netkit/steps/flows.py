@@ -9,7 +9,7 @@ from cni_netkit.kernel.errors import KernelError
 from cni_netkit.kernel.model import FlowRule, Link
 from cni_netkit.spec.addresses import ip_interface
 from cni_netkit.spec.errors import CNIError, Code
-from cni_netkit.steps.base import Outcome, World, difference
+from cni_netkit.steps.base import Outcome, World, difference, missing_nic
 
 NTUPLE = "rx-ntuple-filter"
 """The feature's name in the kernel; ethtool(8) calls it ntuple-filters."""
@@ -36,8 +36,7 @@ class Flows:
         """Insert them; what they will be taken back by is on record before."""
         nic = world.host.link(name=self.nic)
         if nic is None:
-            raise self._unusable("the device is gone", "ip link shows the devices there are")
-        self._require_rules(world, nic)
+            raise missing_nic(self.nic)
         ethtool = world.host.ethtool
         # Contexts and rules have no owner's name. Nobody else of us is at it meanwhile.
         with world.lock(f"NIC {self.nic}"):
@@ -121,22 +120,6 @@ class Flows:
 
     def _wants(self, rule: FlowRule, outcome: Outcome) -> bool:
         return _match(rule) in map(_match, self._matches(outcome))
-
-    def _require_rules(self, world: World, nic: Link) -> None:
-        feature = world.host.ethtool.feature(nic, NTUPLE)
-        if feature is None:
-            raise self._unusable(
-                "the driver has no rules for flows (ntuple-filters)",
-                'set lease.flows to "none", and bring the flows to the leased queues otherwise',
-            )
-        if not feature.on:
-            raise self._unusable(
-                "rules for flows (ntuple-filters) are off",
-                f"ethtool -K {self.nic} ntuple on, or cni-netkit nic prepare {self.nic}, once",
-            )
-
-    def _unusable(self, reason: str, remedy: str) -> CNIError:
-        return CNIError(Code.UNUSABLE_NIC, f"lease.flows: {self.nic}: {reason}", remedy)
 
     def _refuse_taken(self, rules: Sequence[FlowRule], outcome: Outcome) -> None:
         """Drivers differ in what becomes of two rules that match the same."""

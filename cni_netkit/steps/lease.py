@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from cni_netkit.kernel.errors import KernelError
 from cni_netkit.spec.errors import CNIError, Code
-from cni_netkit.steps.base import Outcome, World, difference
+from cni_netkit.steps.base import Outcome, World, difference, missing_nic
 
 
 @dataclass(frozen=True)
@@ -110,15 +110,6 @@ class Leases:
 
     def _alias(self, world: World, outcome: Outcome) -> str:
         return world.attachment.alias_with(self.nic, [queue for queue, _ in outcome.leases])
-
-
-def missing_nic(name: str) -> CNIError:
-    """Error 102: no such NIC."""
-    return CNIError(
-        Code.UNUSABLE_NIC,
-        f"lease.device: there is no device {name} on the host",
-        "ip link shows the devices there are",
-    )
 
 
 def refused(error: KernelError, nic: str) -> CNIError:

@@ -113,8 +113,8 @@ def in_process(environment: dict[str, str], stdin: bytes) -> Answer:
 
 
 @contextmanager
-def through_agent(launcher: Path) -> Iterator[Requests]:
-    """Give each request to the launcher, and that to an agent in a thread of this process.
+def own_agent() -> Iterator[str]:
+    """An agent in a thread of this process; the path of its socket.
 
     So it can be patched like anything else here. It shares the caller's namespaces, and in the end
     no thread of it is in another one, or left, and no descriptor is.
@@ -123,22 +123,12 @@ def through_agent(launcher: Path) -> Iterator[Requests]:
     namespace = os.readlink("/proc/thread-self/ns/net")
     with tempfile.TemporaryDirectory() as folder:
         path = os.path.join(folder, "agent.sock")
-
-        def request(environment: dict[str, str], stdin: bytes) -> Answer:
-            done = subprocess.run(
-                [launcher],
-                input=stdin,
-                env={**environment, "CNI_NETKIT_SOCKET": path},
-                stdout=subprocess.PIPE,
-            )
-            return Answer(done.returncode, json.loads(done.stdout) if done.stdout else None)
-
         with server.listen(path) as listener:
             agent = server.Agent(listener)
             serving = threading.Thread(target=agent.serve)
             serving.start()
             try:
-                yield request
+                yield path
                 # A thread that was thrown away is in the container until it has quite ended.
                 judge.wait_for(
                     lambda: set(links("/proc/self/task/*/ns/net")) == {namespace},
@@ -149,6 +139,23 @@ def through_agent(launcher: Path) -> Iterator[Requests]:
                 serving.join()
     assert threading.active_count() == threads
     assert sorted(links("/proc/self/fd/*")) == descriptors
+
+
+@contextmanager
+def through_agent(launcher: Path) -> Iterator[Requests]:
+    """Give each request to the launcher, and that to `own_agent`."""
+    with own_agent() as path:
+
+        def request(environment: dict[str, str], stdin: bytes) -> Answer:
+            done = subprocess.run(
+                [launcher],
+                input=stdin,
+                env={**environment, "CNI_NETKIT_SOCKET": path},
+                stdout=subprocess.PIPE,
+            )
+            return Answer(done.returncode, json.loads(done.stdout) if done.stdout else None)
+
+        yield request
 
 
 def links(pattern: str) -> list[str]:

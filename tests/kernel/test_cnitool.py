@@ -1,7 +1,8 @@
 """The executable, called by cnitool (libcni 1.3.0) with the example configurations.
 
 cnitool passes the whole environment on, so the plugin in CNI_PATH is a link to the entry point of
-the environment that the tests run in.
+the environment that the tests run in. For examples with leases it is the launcher of an agent in
+this process, whose NIC has rules for flows.
 """
 
 import json
@@ -9,14 +10,17 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
 from cni_netkit.spec.annotations import CAPABILITY
+from tests.ethtool.fake import FakeNic
 from tests.kernel import judge
 from tests.kernel.chain import PLUGINS
-from tests.kernel.conftest import JSON, Node
+from tests.kernel.conftest import JSON, Node, own_agent
 
 CONF = Path(__file__).parents[2] / "conf"
 EXAMPLES = sorted([*CONF.glob("*.conflist"), *CONF.glob("kubernetes/**/*.conflist")])
@@ -39,6 +43,11 @@ class Cnitool:
         netkit = self.plugins / "netkit"
         netkit.write_text(f'#!/bin/sh\nexec {sys.executable} -m cni_netkit "$@"\n')
         netkit.chmod(0o755)
+
+    def calls(self, launcher: Path, agent: str) -> None:
+        """From now on the plugin is this launcher of this agent."""
+        netkit = self.plugins / "netkit"
+        netkit.write_text(f'#!/bin/sh\nCNI_NETKIT_SOCKET={agent} exec {launcher} "$@"\n')
 
     def configure(self, conflist: JSON) -> str:
         """Write a configuration list; its network's name."""
@@ -69,25 +78,41 @@ def cnitool(tmp_path: Path) -> Cnitool:
     return Cnitool(tmp_path)
 
 
-def with_nic(node: Node, conflist: JSON) -> JSON:
-    """Name a NIC of the lab where the example names eth0. Skips what other plugins are missing for."""
-    missing = [kind for kind in others(conflist) if not (PLUGINS / kind).is_file()]
-    if missing:
-        pytest.skip(f"CNI_NETKIT_REFERENCE_PLUGINS: there is no {', '.join(missing)} in {PLUGINS}")
-    nic = ""
-    for plugin in conflist["plugins"]:
-        if "lease" in plugin:
-            nic = nic or node.nic()
-            plugin["lease"]["device"] = nic
-            if role := plugin["lease"].get("workload"):
-                node.prepare(nic, role, "4-7")
-    return conflist
+@pytest.fixture
+def with_nic(
+    node: Node, cnitool: Cnitool, fake_nic: Callable[..., FakeNic], launcher: Path
+) -> Iterator[Callable[[JSON], JSON]]:
+    """Name a NIC of the lab where an example names eth0, and give it rules for flows.
+
+    Skips what other plugins are missing for.
+    """
+    with ExitStack() as stack:
+
+        def exchange(conflist: JSON) -> JSON:
+            missing = [kind for kind in others(conflist) if not (PLUGINS / kind).is_file()]
+            if missing:
+                names = ", ".join(missing)
+                pytest.skip(f"CNI_NETKIT_REFERENCE_PLUGINS: there is no {names} in {PLUGINS}")
+            leasing = [plugin for plugin in conflist["plugins"] if "lease" in plugin]
+            if leasing:
+                nic = node.nic()
+                fake_nic(nic)
+                cnitool.calls(launcher, stack.enter_context(own_agent()))
+            for plugin in leasing:
+                plugin["lease"]["device"] = nic
+                if role := plugin["lease"].get("workload"):
+                    node.prepare(nic, role, "4-7")
+            return conflist
+
+        yield exchange
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
-def test_every_example_does_every_verb(node: Node, cnitool: Cnitool, example: Path) -> None:
+def test_every_example_does_every_verb(
+    node: Node, cnitool: Cnitool, with_nic: Callable[[JSON], JSON], example: Path
+) -> None:
     """status, add, check, del, again add, gc: the world is as before."""
-    conflist = with_nic(node, json.loads(example.read_text()))
+    conflist = with_nic(json.loads(example.read_text()))
     # STATUS and GC are of 1.1.0; the examples ask for less where runtimes in use know less.
     conflist["cniVersion"] = "1.1.0"
     network = cnitool.configure(conflist)
@@ -116,9 +141,11 @@ def test_every_example_does_every_verb(node: Node, cnitool: Cnitool, example: Pa
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
-def test_every_example_in_its_own_version(node: Node, cnitool: Cnitool, example: Path) -> None:
+def test_every_example_in_its_own_version(
+    node: Node, cnitool: Cnitool, with_nic: Callable[[JSON], JSON], example: Path
+) -> None:
     """add, check and del with the file as it is, apart from the NIC's name."""
-    conflist = with_nic(node, json.loads(example.read_text()))
+    conflist = with_nic(json.loads(example.read_text()))
     network = cnitool.configure(conflist)
     c = node.container()
     result = json.loads(cnitool("add", network, c))

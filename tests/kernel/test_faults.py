@@ -10,6 +10,7 @@ from cni_netkit import verbs
 from cni_netkit.spec.errors import CNIError
 from cni_netkit.state import Store
 from cni_netkit.steps.base import Outcome, Step, World
+from tests.ethtool.fake import FakeNic
 from tests.kernel import judge
 from tests.kernel.conftest import JSON, Conf, Node
 
@@ -27,6 +28,10 @@ KINDS: dict[str, Callable[[str], JSON]] = {
     "masqueraded pair": lambda nic: {"ipMasq": True},
     "pair with limits": lambda nic: {"runtimeConfig": {"bandwidth": LIMITS}, "ipMasq": True},
     "pair with leases": lambda nic: {"lease": {"device": nic, "count": 2}, "ipMasq": True},
+    "pair with flows": lambda nic: {
+        "lease": {"device": nic, "count": 2, "workload": "io_uring"},
+        "ipMasq": True,
+    },
     "single": lambda nic: {"pairing": "single", "ipam": None},
     "single with leases": lambda nic: {"pairing": "single", "lease": {"device": nic, "count": 2}},
 }
@@ -43,11 +48,13 @@ def test_failure_at_every_step_leaves_nothing(
     conf: Conf,
     dual_stack: JSON,
     monkeypatch: pytest.MonkeyPatch,
+    fake_nic: Callable[[str], FakeNic],
     kind: str,
     half_done: bool,
 ) -> None:
     """Each step of each kind of plan fails once, before it did anything and when it was done."""
     nic, c = node.nic(), node.container()
+    flows = fake_nic(nic)
     configuration = conf(**{"ipam": dual_stack, **KINDS[kind](nic)})
     before = judge.world(c)
     names = steps_of(node, configuration, c)
@@ -61,6 +68,7 @@ def test_failure_at_every_step_leaves_nothing(
         assert f"fault in {name}" in error["msg"]
         assert "undoing failed" not in error["details"]
         assert judge.world(c) == before, f"{kind}: {name} failed and left something"
+        assert (flows.rules, flows.contexts) == ({}, {}), f"{kind}: {name} failed and left flows"
 
 
 @pytest.mark.parametrize("moment", ["promise", "tell", "commit"])

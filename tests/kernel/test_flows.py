@@ -67,6 +67,8 @@ def test_rules_come_and_go(
     name, c = node.nic(), node.container()
     nic = fake_nic(name)
     lease, expected = KINDS[kind]
+    if role := lease.get("workload"):
+        node.prepare(name, role, "4-7")
     configuration = conf(pairing=pairing, ipam=dual_stack, lease={"device": name, **lease})
     before = judge.world(c)
     result = node.add(configuration, c)
@@ -122,6 +124,7 @@ def test_single_behind_a_pair(node: Node, conf: Conf, fake_nic: FakeNics) -> Non
     """The addresses are those of the pair before it in the list."""
     name, c = node.nic(), node.container()
     nic = fake_nic(name)
+    node.prepare(name, "io_uring", "4-7")
     pair = conf()
     single = conf(
         pairing="single",
@@ -149,27 +152,31 @@ def test_nic_without_the_feature(
     name, c = node.nic(), node.container()
     fake_nic(name, ntuple=ntuple)
     before = judge.world(c)
-    configuration = conf(lease={"device": name, "workload": "io_uring"})
+    configuration = conf(lease={"device": name, "flows": "address"})
     error = node.call("ADD", configuration, c).error
     assert error["code"] == 102
     assert word.format(name) in error["details"]
     assert judge.world(c) == before
-    node.add(conf(lease={"device": name, "workload": "io_uring", "flows": "none"}), c)
+    node.add(conf(lease={"device": name, "flows": "none"}), c)
 
 
 def test_rule_of_another_is_left(node: Node, conf: Conf, fake_nic: FakeNics) -> None:
     """To the same address: error 103 names it. To the same queue: stays through ADD and DEL."""
     name, c = node.nic(), node.container()
     nic = fake_nic(name)
+    node.prepare(name, "io_uring", "4-7")
     configuration = conf(lease={"device": name, "workload": "io_uring"})
     node.add(configuration, c)
     ((location, rule),) = nic.rules.items()
     other = Rxnfc.from_buffer_copy(rule)
     other.fs.h_u.v4.port, other.fs.m_u.v4.port = 80, 0xFFFF
-    nic.rules[3] = other
+    other.fs.location = 3
+    elsewhere = Rxnfc.from_buffer_copy(rule)
+    elsewhere.fs.ring_cookie, elsewhere.fs.location = 2, 4
+    nic.rules |= {3: other, 4: elsewhere}
     assert node.call("DEL", configuration, c).ok
-    assert set(nic.rules) == {3}
-    del nic.rules[3]
+    assert set(nic.rules) == {3, 4}
+    nic.rules.clear()
     rule.fs.ring_cookie = 2
     nic.rules[location] = rule
     before = judge.world(c)
@@ -189,6 +196,7 @@ def test_check_names_what_differs(
     """A rule that is gone, that leads elsewhere; a table that was changed; the feature off."""
     name, c = node.nic(), node.container()
     nic = fake_nic(name)
+    node.prepare(name, "io_uring", "4-7")
     configuration = conf(
         ipam=dual_stack, lease={"device": name, "count": 2, "workload": "io_uring"}
     )
@@ -217,6 +225,7 @@ def test_whatever_is_gone(node: Node, conf: Conf, fake_nic: FakeNics, verb: str,
     """DEL and GC remove the rules without namespace or device, and succeed without the NIC."""
     name, c = node.nic(), node.container()
     nic = fake_nic(name)
+    node.prepare(name, "io_uring", "4-7")
     configuration = conf(lease={"device": name, "count": 2, "workload": "io_uring"})
     node.add(configuration, c)
     if gone == "namespace":

@@ -8,7 +8,7 @@ import pytest
 
 from cni_netkit.attachment import Attachment
 from cni_netkit.facts import Facts, Nic, needed
-from cni_netkit.kernel.model import Link, Queue
+from cni_netkit.kernel.model import Feature, Link, Queue
 from cni_netkit.plan import (
     Plan,
     check_prerequisites,
@@ -19,6 +19,7 @@ from cni_netkit.plan import (
     without_record,
 )
 from cni_netkit.spec.config import NetConf, believe
+from cni_netkit.spec.nics import Preparation
 from cni_netkit.steps.address import ContainerAddresses
 from cni_netkit.steps.bandwidth import Bandwidth
 from cni_netkit.steps.device import Device
@@ -26,12 +27,15 @@ from cni_netkit.steps.flows import Flows
 from cni_netkit.steps.lease import Leases
 from cni_netkit.steps.masquerade import Masquerade
 from tests.unit.given import conf, refused
+from tests.unit.test_nics import preparation
 
 ATTACHMENT = Attachment("net", "c1", "eth0")
 EVERYTHING = frozenset({"netkit", "single", "scrub", "queue-create"})
 NIC = Nic(
     Link(2, "eth0", None, True, 9000, "02:00:00:00:00:02", None, None, 8),
     tuple(Queue(number) for number in range(8)),
+    preparation=preparation(queues="1-7"),
+    ntuple=Feature(on=True, changeable=True),
 )
 FACTS = Facts(EVERYTHING, 1400, NIC)
 
@@ -276,6 +280,84 @@ def test_pool_larger_than_the_nic(queues: object, missing: str) -> None:
     """A pool with queues that the NIC does not have is error 102 and names them."""
     with refused(102, f"there is no queue {missing}", "8 receive queues"):
         plan_of(lease={"device": "eth0", "queues": queues})
+
+
+@pytest.mark.parametrize(
+    ("nic", "more", "words"),
+    [
+        (
+            {"preparation": None},
+            {},
+            (
+                'eth0 is not prepared for "io_uring"',
+                "cni-netkit nic prepare eth0 --role io_uring --queues 4-7",
+            ),
+        ),
+        (
+            {"preparation": None},
+            {"queues": "2-3"},
+            ("not prepared", "cni-netkit nic prepare eth0 --role io_uring --queues 2-3"),
+        ),
+        (
+            {"preparation": preparation(role="af_xdp")},
+            {},
+            ('eth0 is prepared for "af_xdp", not for "io_uring"', "cni-netkit nic restore eth0"),
+        ),
+        (
+            {"preparation": preparation(queues="4-5"), "lacking": ("one is off", "two is on")},
+            {},
+            (
+                'no longer ready for "io_uring": one is off; two is on',
+                "cni-netkit nic prepare eth0 --role io_uring --queues 4-5",
+            ),
+        ),
+        (
+            {"preparation": preparation(queues="4-5")},
+            {"queues": "5-7"},
+            ("6-7 is not in the pool that eth0 was prepared with, 4-5",),
+        ),
+    ],
+    ids=["not prepared", "with a pool", "another role", "no longer", "outside the pool"],
+)
+def test_a_nic_that_is_not_ready(
+    nic: dict[str, Any], more: dict[str, Any], words: tuple[str, ...]
+) -> None:
+    """Error 102 with the command that mends it, as ADD and STATUS find it."""
+    facts = replace(FACTS, nic=replace(NIC, **nic))
+    lease = {"device": "eth0", "workload": "io_uring", "flows": "none", **more}
+    with refused(102, *words):
+        plan_of(facts, lease=lease)
+    with refused(102, *words):
+        check_prerequisites(believed(lease=lease), facts)
+
+
+@pytest.mark.parametrize(
+    ("ntuple", "words"),
+    [
+        (None, ("has no rules for flows", 'set lease.flows to "none"')),
+        (Feature(on=False, changeable=True), ("are off", "ethtool -K eth0 ntuple on")),
+    ],
+)
+def test_a_nic_that_takes_no_rules(ntuple: Feature | None, words: tuple[str, ...]) -> None:
+    """Error 102, unless none are wanted."""
+    facts = replace(FACTS, nic=replace(NIC, ntuple=ntuple))
+    with refused(102, *words):
+        check_prerequisites(believed(**IPAM, lease={"device": "eth0", "flows": "address"}), facts)
+    assert plan_of(facts, **IPAM, **LEASE)
+
+
+@pytest.mark.parametrize(
+    ("prepared", "queues", "pool"),
+    [
+        (preparation(queues="4-5"), None, (5, 4)),
+        (preparation(queues="4-5"), "2,7", (7, 2)),
+        (None, None, (7, 6, 5, 4, 3, 2, 1)),
+    ],
+)
+def test_the_pool(prepared: Preparation | None, queues: object, pool: tuple[int, ...]) -> None:
+    """The configuration's, else the prepared one, else every queue but 0; highest first."""
+    facts = replace(FACTS, nic=replace(NIC, preparation=prepared))
+    assert leases_of(plan_of(facts, lease={"device": "eth0", "queues": queues})).pool == pool
 
 
 CHAINED = ("10.1.0.2", "fd00:1::2")
