@@ -1,5 +1,6 @@
 """tests/hardware on two linked netdevsims: it tells the truth about them, and leaves them as they were."""
 
+import argparse
 import json
 import os
 import re
@@ -13,7 +14,10 @@ from typing import Any
 
 import pytest
 
-from tests.hardware.machine import Machine
+from tests.ethtool import fake
+from tests.hardware.machine import JSON, Machine
+from tests.hardware.runner import Failed
+from tests.hardware.steps import Role
 from tests.kernel import judge
 from tests.kernel.conftest import Node
 
@@ -177,3 +181,52 @@ def test_what_is_not_asked_for_is_not_done(ports: tuple[str, str], run: Run) -> 
     assert "has addresses" in refused(nic, "--peer", other, "--simulated", "--yes")
     Path("/proc/sys/net/ipv4/ip_forward").write_text("0")
     assert "ip_forward is 0" in refused(nic, "--simulated", "--yes")
+
+
+class OnFakeNic(Machine):
+    """The plugin in this process, on a NIC that has rules and RSS; ethtool(8) is the real one."""
+
+    def __init__(self, node: Node, ethtool: fake.Ethtool) -> None:
+        super().__init__()
+        self._node, self._ethtool = node, ethtool
+
+    def plugin(self, verb: str, conf: JSON, netns: str) -> JSON:
+        """As ever, but through the node."""
+        answer = self._node.call(verb, conf, netns)
+        if answer.status:
+            raise Failed(str(answer.output))
+        return answer.output or {}
+
+    def ethtool(self, option: str, device: str) -> str:
+        """What it says of the fake."""
+        return self._ethtool.run(option, device)
+
+
+def test_rules_and_rss_as_ethtool_shows_them(
+    node: Node, fake_nic: Callable[..., fake.FakeNic], tmp_path: Path
+) -> None:
+    """The steps that a netdevsim does not get to: ok where all is well, and failed where not."""
+    nic = fake_nic(node.nic())
+    given = argparse.Namespace(device=nic.name, queues="4-7", channels=None, copy=False)
+    with fake.ethtool("ethtool", nic, fake.compiled(tmp_path), tmp_path) as ethtool:
+        role = Role("io_uring", given, OnFakeNic(node, ethtool))
+        with pytest.raises(Failed, match=r"found: queues \[0, 1, 2, 3, 4, 5, 6, 7\]"):
+            role.rss_spares_the_pool()
+        node.prepare(nic.name, "io_uring", "4-7")
+        assert role.rss_spares_the_pool() == "over queues [0, 1, 2, 3]"
+        role.add("address")
+        assert role.lease() == f"queue 7 of {nic.name} is queue 1 of the container's eth0"
+        assert role.rules() == "1 to queue 7"
+        assert role.check() == "no difference"
+        kept = dict(nic.rules)
+        nic.rules.clear()
+        with pytest.raises(Failed, match=r"found \[\]"):
+            role.rules()
+        nic.rules.update(kept)
+        (rule,) = nic.rules.values()
+        rule.fs.ring_cookie = 6
+        with pytest.raises(Failed, match="Direct to queue 6"):
+            role.rules()
+        # DEL leaves that alone: it leads to a queue that is not the container's.
+        with pytest.raises(Failed, match="expected no lease and no rule"):
+            role.delete()
