@@ -62,7 +62,7 @@ def add(arguments: argparse.Namespace) -> Record:
     with store.lock(target.attachment):
         _expect_alive(store, target)
         _make_way(store, attachment)
-        _attach(target, _configuration(attachment, arguments))
+        _attach(target, _configuration(target, arguments))
         record = store.load(attachment)
     if record is None:  # a GC came, to which the container is not valid
         raise _gone(target)
@@ -230,16 +230,23 @@ def _detach(record: Record) -> None:
     )
 
 
-def _configuration(attachment: Attachment, arguments: argparse.Namespace) -> JSON:
+def _configuration(target: Record, arguments: argparse.Namespace) -> JSON:
+    """As of a plugin that is chained behind that of `target`: flows go by its addresses."""
     keys = ("device", "count", "queues", "workload", "flows")
     given = {key: getattr(arguments, key) for key in keys}
+    addresses = target.outcome.get("addresses") or ()
     return {
         "cniVersion": NEWEST,
-        "name": attachment.network,
+        "name": target.attachment.network,
         "type": "netkit",
         "pairing": "single",
-        "ifName": attachment.ifname,
+        "ifName": arguments.ifname,
         "lease": {key: value for key, value in given.items() if value is not None},
+        "prevResult": {
+            "cniVersion": NEWEST,
+            "interfaces": [{"name": target.attachment.ifname, "sandbox": target.netns}],
+            "ips": [{**each, "interface": 0} for each in addresses],
+        },
     }
 
 

@@ -11,7 +11,7 @@ from cni_netkit import __version__
 from cni_netkit.admin import launcher
 from cni_netkit.admin.failure import Unreadable
 from cni_netkit.kernel.errors import KernelError
-from cni_netkit.spec.errors import CNIError
+from cni_netkit.spec.errors import CNIError, Code
 
 Command = Callable[[argparse.Namespace], int]
 
@@ -29,6 +29,8 @@ def main() -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except CNIError as error:
+        if error.code == Code.INTERNAL:
+            raise  # a report of the fault needs the traceback
         said = "; ".join(filter(None, (error.message, error.details)))
         said, advice = f"error {int(error.code)}: {said}", ""
     except (KernelError, Unreadable) as error:

@@ -8,7 +8,7 @@ from cni_netkit.admin.leases import nics
 from cni_netkit.admin.output import JSON, print_json, print_table
 from cni_netkit.kernel.namespace import Namespace
 from cni_netkit.nics import prepare as preparing
-from cni_netkit.nics.prepare import Change, left_alone, nic_of, to_change
+from cni_netkit.nics.prepare import Change, nic_of, to_change
 from cni_netkit.nics.record import NicRecord, NicStore
 from cni_netkit.nics.settings import SETTINGS, Setting, differences, words
 from cni_netkit.nics.state import NicState, look
@@ -66,17 +66,16 @@ def prepare(host: Namespace, arguments: argparse.Namespace) -> int:
 def restore(host: Namespace, arguments: argparse.Namespace) -> int:
     """Put back what preparing changed."""
     name = arguments.device
-    kept = left_alone(host, name)
     was_prepared = NicStore().load(name) is not None
-    changes = preparing.restore(host, name)
+    restored = preparing.restore(host, name)
     if arguments.json:
-        made = _changed(name, changes, done=True)
-        print_json(made | {"left": [_as_json(each) for each in kept]})
+        made = _changed(name, restored.changed, done=True)
+        print_json(made | {"left": [_as_json(each) for each in restored.left]})
         return 0
-    _print_changes(name if was_prepared else f"{name} was not prepared", changes)
-    for each in kept:
+    _print_changes(name if was_prepared else f"{name} was not prepared", restored.changed)
+    for each in restored.left:
         found = words(each.setting, each.found)
-        print(f"left, since somebody has changed it: {each.setting.name}, now {found}")
+        print(f"left, since it is somebody else's by now: {each.setting.name}, now {found}")
     return 0
 
 

@@ -187,10 +187,14 @@ class Ethtool:
         """The rules of the form that we make; others are left out."""
         return rxnfc.rules(self._ioctl, f"list the flow rules of {nic.name}", nic.name)
 
+    def has_rules(self, nic: Link) -> bool:
+        """Whether there are any, of whatever form."""
+        return rxnfc.count(self._ioctl, f"count the flow rules of {nic.name}", nic.name) > 0
+
     def insert_rule(self, nic: Link, rule: FlowRule) -> int:
         """Insert a rule; its location."""
         return rxnfc.insert(
-            self._ioctl, f"insert the flow rule {rule} of {nic.name}", nic.name, rule
+            self._ioctl, f"insert the flow rule {rule} on {nic.name}", nic.name, rule
         )
 
     def remove_rule(self, nic: Link, location: int) -> None:

@@ -129,11 +129,14 @@ def delete(socket: NetlinkSocket, index: int, name: str, target_nsid: int | None
 
     `target_nsid`: the namespace it is in, by its id as seen from here.
     """
-    where = b"" if target_nsid is None else message.u32(uapi.IFLA_TARGET_NETNSID, target_nsid)
+    where, gone = b"", {errno.ENODEV}
+    if target_nsid is not None:
+        where = message.u32(uapi.IFLA_TARGET_NETNSID, target_nsid)
+        gone.add(errno.EINVAL)  # no namespace has the id any more, so the device went with it
     try:
         socket.ask(Ask(f"delete the device {name}", message.link(where, index=index), RTM_DELLINK))
     except KernelError as error:
-        if error.errno != errno.ENODEV:
+        if error.errno not in gone:
             raise
 
 

@@ -50,6 +50,11 @@ NOTHING_MORE = bytes(20)
 LISTING_ATTEMPTS = 5
 
 
+def count(ioctl: EthtoolIoctl, asked: str, device: str) -> int:
+    """How many rules a NIC has."""
+    return _count(ioctl, asked, device)[0]
+
+
 def rules(ioctl: EthtoolIoctl, asked: str, device: str) -> tuple[FlowRule, ...]:
     """The rules of a NIC that have our form."""
     count, _ = _count(ioctl, asked, device)

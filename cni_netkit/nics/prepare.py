@@ -4,14 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from copy import deepcopy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from cni_netkit.kernel.errors import KernelError, ProgramError
 from cni_netkit.kernel.model import Link
 from cni_netkit.nics.record import NicRecord, NicStore, instance_of
-from cni_netkit.nics.settings import DATA_SPLIT, SETTINGS, Setting, differences, words
+from cni_netkit.nics.settings import (
+    DATA_SPLIT,
+    NTUPLE_FILTERS,
+    SETTINGS,
+    Setting,
+    differences,
+    words,
+)
 from cni_netkit.nics.state import NicState, look
 from cni_netkit.spec.errors import CNIError, Code
 from cni_netkit.spec.nics import Preparation, Role, ranges
@@ -84,42 +91,56 @@ def prepare(host: Namespace, preparation: Preparation, said: Said = lambda _: No
         return work.changed
 
 
-def restore(host: Namespace, name: str) -> list[Change]:
-    """Put back what preparing changed, where it is still as it was made; returns what was put back.
+@dataclass
+class Restored:
+    """What was put back, and what was left, because it is somebody else's by now."""
 
-    What somebody else has changed since is left. Raises error 103 while queues are leased.
+    changed: list[Change] = field(default_factory=list)
+    left: list[Change] = field(default_factory=list)
+
+
+def restore(host: Namespace, name: str) -> Restored:
+    """Put back what preparing changed, where it is still as it was made.
+
+    Raises error 103 while queues are leased; else tries everything, and raises the first failure.
     """
-    store = NicStore()
+    done, store = Restored(), NicStore()
     with store.lock(name):
         record = store.load(name)
         if record is None:
-            return []
+            return done
         link = host.link(name=name)
         if link is None or not record.is_of(link):
             # The settings went with the device; pins in bpffs stay.
             host.detach_our_xdp(name)
             store.remove(name)
-            return []
+            return done
         _refuse_while_leased(host, link)
-        changed, failures = [], Failures(_as_cni_error)
+        failures = Failures(_as_cni_error)
         for key in reversed(record.before):
             setting = next(each for each in SETTINGS if each.key == key)
-            found, before = setting.found(_now(host, link)), record.before[key]
-            made = record.made.get(key, found)
+            change = Change(setting, setting.found(_now(host, link)), record.before[key])
             # What was asked for explicitly and is so by default, too, looks the same.
-            if found != made or (
-                found == before and not (setting is DATA_SPLIT and key in record.made)
-            ):
+            if change.found == change.wanted and not (setting is DATA_SPLIT and key in record.made):
                 continue
-            change = Change(setting, found, before)
-            failures.attempt(
-                f"put back {change}",
-                partial(setting.put_back, host, link, record.preparation, before),
-            )
-            changed.append(change)
+            if _is_of_others(host, link, change, record):
+                done.left.append(change)
+                continue
+            put_back = partial(setting.put_back, host, link, record.preparation, change.wanted)
+            failures.attempt(f"put back {change}", put_back)
+            done.changed.append(change)
         failures.throw()
         store.remove(name)
-        return changed
+        return done
+
+
+def _is_of_others(host: Namespace, link: Link, change: Change, record: NicRecord) -> bool:
+    """Whether somebody has changed a setting since, or would lose something with it."""
+    if change.setting is NTUPLE_FILTERS and change.wanted == "off":
+        # Ours went with their containers; drivers forget all rules when they are switched off.
+        return host.ethtool.has_rules(link)
+    made = record.made.get(change.setting.key, change.found)
+    return bool(change.found != made)
 
 
 def unable(role: Role, state: NicState, *, copies: bool = False) -> CNIError | None:
@@ -135,24 +156,6 @@ def unable(role: Role, state: NicState, *, copies: bool = False) -> CNIError | N
             "use a NIC whose driver can (mlx5, gve), or copy (--copy, in nics.json copy: true)",
         )
     return None
-
-
-def left_alone(host: Namespace, name: str) -> list[Change]:
-    """What `restore` would not put back, because somebody else has changed it since."""
-    record, link = NicStore().load(name), host.link(name=name)
-    if record is None or link is None or not record.is_of(link):
-        return []
-    state = look(host, link)
-    found = [
-        Change(each, each.found(state), record.before[each.key])
-        for each in SETTINGS
-        if each.key in record.before
-    ]
-    return [
-        change
-        for change in found
-        if change.found not in (change.wanted, record.made.get(change.setting.key, change.found))
-    ]
 
 
 def nic_of(host: Namespace, name: str) -> Link:
@@ -214,15 +217,18 @@ class _Work:
         self._record.before.setdefault(key, change.found)
         self._record.complete = False
         self._store.save(self._record)
-        where = (self._host, self._link, self._preparation)
-        self.undo.push(
-            f"{change.setting.name} of {self._link.name}",
-            partial(change.setting.put_back, *where, change.found),
-        )
-        change.setting.change(*where, change.wanted)
+        what = f"{change.setting.name} of {self._link.name}"
+        self.undo.push(what, partial(self._change_back, change))
+        change.setting.change(self._host, self._link, self._preparation, change.wanted)
         self._record.made[key] = change.wanted
         self._store.save(self._record)
         self.changed.append(change)
+
+    def _change_back(self, change: Change) -> None:
+        found = change.setting.found(_now(self._host, self._link))
+        # What was refused is as it was, and would be refused again.
+        if found != change.found or change.found == change.wanted:
+            change.setting.put_back(self._host, self._link, self._preparation, change.found)
 
 
 def _now(host: Namespace, link: Link) -> NicState:

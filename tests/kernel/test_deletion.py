@@ -232,3 +232,16 @@ def test_group_of_nobody_else(crowd: Crowd, monkeypatch: pytest.MonkeyPatch) -> 
         assert len(seen) == round_ + 1
     assert 0 not in seen
     assert names() == BYSTANDERS
+
+
+def test_device_of_a_namespace_that_went_meanwhile(node: Node) -> None:
+    """Its id leads nowhere when the device is to be deleted: that is no failure."""
+    judge.run("ip", "link", "add", "d0", "type", "dummy")
+    host = Namespace.current()
+    try:
+        found = host.link("d0")
+        assert found is not None
+        host.delete_link(found, nsid=4711)
+        assert host.link("d0") is not None, "it is not looked for here"
+    finally:
+        host.close()

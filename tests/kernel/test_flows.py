@@ -2,7 +2,9 @@
 
 import os
 import pickle
+import threading
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -217,6 +219,63 @@ def test_check_names_what_differs(
     assert "expected RSS context 1, found queue 0" in difference()
     nic.ntuple = False
     assert f"feature ntuple-filters of NIC {name}: expected on, found off" in difference()
+
+
+def test_full_table_of_rules(node: Node, conf: Conf, dual_stack: JSON, fake_nic: FakeNics) -> None:
+    """The second rule finds no place: error 104 tells, and the first is taken back."""
+    name, c = node.nic(), node.container()
+    nic = fake_nic(name, places=1)
+    configuration = conf(
+        ipam=dual_stack, lease={"device": name, "count": 2, "workload": "io_uring"}
+    )
+    before = judge.world(c)
+    error = node.call("ADD", configuration, c).error
+    assert error["code"] == 104
+    assert f"insert the flow rule tcp to fd00:1::2 into RSS context 1 on {name}" in error["msg"]
+    assert f"ethtool -n {name}" in error["details"]
+    assert (nic.rules, nic.contexts) == ({}, {})
+    assert judge.world(c) == before
+
+
+def test_context_that_another_uses_as_well(node: Node, conf: Conf, fake_nic: FakeNics) -> None:
+    """It stays with the other's rule, and DEL has nothing to complain of."""
+    name, c = node.nic(), node.container()
+    nic = fake_nic(name)
+    configuration = conf(lease={"device": name, "count": 2, "workload": "io_uring"})
+    node.add(configuration, c)
+    (rule,) = nic.rules.values()
+    other = Rxnfc.from_buffer_copy(rule)
+    other.fs.h_u.v4.destination[3], other.fs.location = 77, 0
+    nic.rules[0] = other
+    assert node.call("DEL", configuration, c).ok
+    assert set(nic.rules) == {0}
+    assert set(nic.contexts) == {1}
+
+
+def test_two_at_the_same_moment(
+    node: Node, conf: Conf, fake_nic: FakeNics, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both would choose the same free location, and the second replace the first's rule."""
+    name, containers = node.nic(), [node.container() for _ in range(2)]
+    nic = fake_nic(name)
+    configuration = conf(lease={"device": name, "workload": "io_uring"})
+    meeting = threading.Barrier(2)
+    listed = FakeNic._all_rules
+
+    def slowly(self: FakeNic, request: bytes) -> bytes:
+        answer = listed(self, request)
+        with suppress(threading.BrokenBarrierError):
+            meeting.wait(1)  # for the other, who must not come
+        return answer
+
+    monkeypatch.setattr(FakeNic, "_all_rules", slowly)
+    threads = [threading.Thread(target=node.add, args=(configuration, each)) for each in containers]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert {address for _, address, *_ in shown(nic)} == {"10.1.0.2", "10.1.0.3"}
+    assert {target for *_, target in shown(nic)} == {6, 7}
 
 
 @pytest.mark.parametrize("verb", ["DEL", "GC"])

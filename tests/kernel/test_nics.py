@@ -1,5 +1,6 @@
 """NICs with a role: prepared, verified by ADD and STATUS, put back; cut off at any point."""
 
+import errno
 import json
 import os
 import subprocess
@@ -9,11 +10,13 @@ from typing import Any
 
 import pytest
 
+from cni_netkit.kernel.model import FlowRule
 from cni_netkit.kernel.namespace import Namespace
 from cni_netkit.nics import record, settings
 from cni_netkit.nics.prepare import prepare, restore, to_change
 from cni_netkit.spec.errors import CNIError
 from cni_netkit.spec.nics import Preparation, believe_preparation
+from tests.ethtool.fake import FakeNic
 from tests.kernel import judge
 from tests.kernel.conftest import Conf, Node
 
@@ -121,7 +124,7 @@ def test_what_somebody_else_changed_since_is_left(node: Node, host: Namespace) -
     judge.set_rings(nic, tcp_data_split=1, hds_thresh=100)
     prepare(host, wanted(nic, **IO_URING))
     judge.set_rings(nic, hds_thresh=300)
-    restore(host, nic)
+    assert [each.setting.key for each in restore(host, nic).left] == ["hdsThresh"]
     assert judge.rings(nic)["hds_thresh"] == 300
     assert judge.rings(nic)["tcp_data_split"] == 1
 
@@ -233,6 +236,76 @@ def test_header_data_split_gives_way_to_xdp(node: Node, host: Namespace) -> None
     assert seen(nic) == before
 
 
+FakeNics = Callable[..., FakeNic]
+
+
+@pytest.mark.parametrize("role", [IO_URING, AF_XDP], ids=["io_uring", "af_xdp"])
+def test_rss_spares_the_pool_and_rules_are_on(
+    node: Node, host: Namespace, fake_nic: FakeNics, role: dict[str, Any]
+) -> None:
+    """The driver's own table becomes one over the other queues, and is reset in the end."""
+    nic = node.nic()
+    fake = fake_nic(nic, ntuple=False)
+    size = len(fake.table)
+    assert fake.table == [number % 8 for number in range(size)]
+    prepare(host, wanted(nic, **role))
+    assert fake.table == [number % 4 for number in range(size)]
+    assert fake.ntuple
+    assert prepare(host, wanted(nic, **role)) == []
+    assert {"rss", "ntuple"} <= {each.setting.key for each in restore(host, nic).changed}
+    assert fake.table == [number % 8 for number in range(size)]
+    assert not fake.ntuple
+
+
+def test_a_table_that_somebody_set_is_put_back(
+    node: Node, host: Namespace, fake_nic: FakeNics
+) -> None:
+    """Place by place; one that spares the pool already is not touched."""
+    nic = node.nic()
+    fake = fake_nic(nic)
+    size = len(fake.table)
+    before = fake.table = [(0, 5, 5, 2)[number % 4] for number in range(size)]
+    prepare(host, wanted(nic, **IO_URING))
+    assert set(fake.table) == {0, 1, 2, 3}
+    restore(host, nic)
+    assert fake.table == before
+    spares = fake.table = [(3, 1)[number % 2] for number in range(size)]
+    prepare(host, wanted(nic, **IO_URING))
+    assert fake.table == spares
+
+
+def test_rules_of_others_keep_rules_on(node: Node, host: Namespace, fake_nic: FakeNics) -> None:
+    """A driver forgets all rules when they are switched off."""
+    nic = node.nic()
+    fake = fake_nic(nic, ntuple=False)
+    prepare(host, wanted(nic, **IO_URING))
+    link = host.link(name=nic)
+    assert link is not None
+    host.ethtool.insert_rule(link, FlowRule("tcp", "192.0.2.1", queue=2))
+    assert [each.setting.key for each in restore(host, nic).left] == ["ntuple"]
+    assert fake.ntuple
+    assert len(fake.rules) == 1
+
+
+def test_a_refused_table_undoes_what_was_before_it(
+    node: Node, host: Namespace, fake_nic: FakeNics, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The driver's errno is told with what was asked for."""
+    nic = node.nic(16)
+    fake = fake_nic(nic, queues=16)
+    before = seen(nic)
+
+    def refuse(*_: Any) -> None:
+        raise OSError(errno.EBUSY, "")
+
+    monkeypatch.setattr(fake, "_change_table", refuse)
+    with pytest.raises(CNIError) as caught:
+        prepare(host, wanted(nic, **IO_URING, channels=12))
+    assert f"set the RSS table of {nic} to the queues" in caught.value.message
+    assert "EBUSY" in caught.value.message
+    assert seen(nic) == before
+
+
 def test_a_driver_that_can_only_copy_wants_to_be_asked(node: Node, host: Namespace) -> None:
     """netdevsim has no zero copy: error 102 says what it lacks, and how to go on."""
     nic = node.nic()
@@ -336,7 +409,7 @@ def test_a_nic_that_came_back_is_not_prepared(node: Node, host: Namespace, conf:
     configuration = conf(lease={"device": nic, "workload": "io_uring", "flows": "none"})
     assert node.call("ADD", configuration, node.container()).error["code"] == 102
     before = judge.rings(nic)
-    assert restore(host, nic) == []
+    assert restore(host, nic).changed == []
     assert judge.rings(nic) == before
     assert seen(nic)["record"] == []
 

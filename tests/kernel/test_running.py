@@ -5,6 +5,7 @@ import re
 import signal
 import subprocess
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,11 @@ import pytest
 from cni_netkit import deadline, release
 from cni_netkit import plan as plans
 from cni_netkit.admin import lease
+from tests.ethtool.fake import FakeNic
 from tests.kernel import judge
 from tests.kernel.conftest import JSON, Command, Conf, Node
 from tests.kernel.test_faults import fail_in
+from tests.kernel.test_flows import shown
 
 POD = "IgnoreUnknown=1;K8S_POD_NAMESPACE=shop;K8S_POD_NAME=till-0"
 
@@ -70,23 +73,65 @@ def test_add_and_remove(node: Node, conf: Conf, cni_netkit: Command) -> None:
     assert judge.world(c) == before
 
 
-def test_options(node: Node, conf: Conf, cni_netkit: Command) -> None:
+def test_options(
+    node: Node, conf: Conf, cni_netkit: Command, fake_nic: Callable[..., FakeNic]
+) -> None:
     """Name, pool and workload; a table tells index and queues."""
     nic, c = node.nic(), node.container()
     node.add(conf(), c)
-    options = ("--device", nic, "--count", "2", "--queues", "2-4", "--workload", "af_xdp")
+    fake_nic(nic)
+    node.prepare(nic, "io_uring", "2-7")
+    options = ("--device", nic, "--count", "2", "--queues", "2-4", "--workload", "io_uring")
     heading, *table = cni_netkit(
-        "lease", "add", identifier(c), *options, "--ifname", "xsk0"
+        "lease", "add", identifier(c), *options, "--flows", "none", "--ifname", "zc0"
     ).splitlines()
-    index = judge.link("xsk0", c)["ifindex"]
+    index = judge.link("zc0", c)["ifindex"]
     assert judge.leases(nic) == {4: (index, 1), 3: (index, 2)}
-    assert heading == f"xsk0 of container {identifier(c)} on network net"
+    assert heading == f"zc0 of container {identifier(c)} on network net"
     assert [line.split() for line in table[1:]] == [
-        ["xsk0", str(index), "1", nic, "4"],
-        ["xsk0", str(index), "2", nic, "3"],
+        ["zc0", str(index), "1", nic, "4"],
+        ["zc0", str(index), "2", nic, "3"],
     ]
-    cni_netkit("lease", "remove", identifier(c), "--ifname", "xsk0")
-    assert judge.link("xsk0", c) is None
+    cni_netkit("lease", "remove", identifier(c), "--ifname", "zc0")
+    assert judge.link("zc0", c) is None
+
+
+@pytest.mark.parametrize("dead", [False, True])
+def test_flows(
+    node: Node, conf: Conf, cni_netkit: Command, fake_nic: Callable[..., FakeNic], *, dead: bool
+) -> None:
+    """For io_uring the NIC brings to the queues what is for the pair's addresses; it ends with them."""
+    name, c = node.nic(), node.container()
+    nic = fake_nic(name)
+    node.prepare(name, "io_uring", "4-7")
+    node.add(conf(), c)
+    cni_netkit("lease", "add", c, "--device", name, "--workload", "io_uring")
+    assert shown(nic) == {("tcp", "10.1.0.2", 0, "queue", 7)}
+    cni_netkit("lease", "remove", c)
+    assert shown(nic) == set()
+    cni_netkit("lease", "add", c, "--device", name, "--workload", "io_uring", "--flows", "none")
+    assert shown(nic) == set()
+    cni_netkit("lease", "remove", c)
+    cni_netkit("lease", "add", c, "--device", name, "--flows", "address")
+    assert len(shown(nic)) == 2
+    if dead:
+        judge.run("ip", "netns", "del", c)
+    assert node.call("DEL", conf(), cid=identifier(c)).ok
+    assert shown(nic) == set()
+
+
+def test_flows_without_addresses(
+    node: Node, cni_netkit: Command, fake_nic: Callable[..., FakeNic]
+) -> None:
+    """Those of another plugin's container are not known: error 7, and what to do."""
+    name, c = node.nic(), node.container()
+    fake_nic(name)
+    node.prepare(name, "io_uring", "4-7")
+    options = ("--device", name, "--workload", "io_uring")
+    error = cni_netkit.fails("lease", "add", c, *options)
+    assert "error 7: lease.flows" in error
+    cni_netkit("lease", "add", c, *options, "--flows", "none")
+    assert set(judge.leases(name)) == {7}
 
 
 def test_no_packet_is_lost(node: Node, conf: Conf, cni_netkit: Command, tmp_path: Path) -> None:

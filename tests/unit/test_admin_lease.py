@@ -89,8 +89,9 @@ def test_options_are_keys_of_the_configuration(
     made = []
 
     def add(arguments: argparse.Namespace) -> Any:
-        made.append(lease._configuration(Attachment("net", "c1", arguments.ifname), arguments))
-        return record()
+        target = record(outcome={"addresses": [{"address": "10.1.0.2/24", "gateway": "10.1.0.1"}]})
+        made.append(lease._configuration(target, arguments))
+        return target
 
     monkeypatch.setattr(lease, "add", add)
     assert call(monkeypatch, "lease", "add", "c1", "--device", "eth7", *options) == 0
@@ -102,6 +103,11 @@ def test_options_are_keys_of_the_configuration(
             "pairing": "single",
             "ifName": "rxq0",
             "lease": {"device": "eth7", **OPTIONS[options]},
+            "prevResult": {
+                "cniVersion": "1.1.0",
+                "interfaces": [{"name": "eth0", "sandbox": "/run/netns/c1"}],
+                "ips": [{"address": "10.1.0.2/24", "gateway": "10.1.0.1", "interface": 0}],
+            },
         }
     ]
 
