@@ -22,6 +22,7 @@ NUMBERS = frozenset({"headroom", "tailroom", "mtu"})
 LEASE = {
     "count": {"lease", "lease.count"},
     "workload": {"lease", "lease.workload"},
+    "flows": {"lease", "lease.flows"},
     "device": {"lease.device"},
     "queues": {"lease.queues"},
 }

@@ -29,7 +29,7 @@ KINDS: dict[str, Callable[[str], JSON]] = {
     "pair with limits": lambda nic: {"runtimeConfig": {"bandwidth": LIMITS}, "ipMasq": True},
     "pair with leases": lambda nic: {"lease": {"device": nic, "count": 2}, "ipMasq": True},
     "pair with flows": lambda nic: {
-        "lease": {"device": nic, "count": 2, "workload": "io_uring"},
+        "lease": {"device": nic, "count": 2, "flows": "address"},
         "ipMasq": True,
     },
     "single": lambda nic: {"pairing": "single", "ipam": None},

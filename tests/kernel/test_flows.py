@@ -225,13 +225,14 @@ def test_full_table_of_rules(node: Node, conf: Conf, dual_stack: JSON, fake_nic:
     """The second rule finds no place: error 104 tells, and the first is taken back."""
     name, c = node.nic(), node.container()
     nic = fake_nic(name, places=1)
-    configuration = conf(
-        ipam=dual_stack, lease={"device": name, "count": 2, "workload": "io_uring"}
-    )
+    configuration = conf(ipam=dual_stack, lease={"device": name, "count": 2, "flows": PORT})
     before = judge.world(c)
     error = node.call("ADD", configuration, c).error
     assert error["code"] == 104
-    assert f"insert the flow rule tcp to fd00:1::2 into RSS context 1 on {name}" in error["msg"]
+    assert (
+        f"insert the flow rule tcp to fd00:1::2 port 9000 into RSS context 1 on {name}"
+        in error["msg"]
+    )
     assert f"ethtool -n {name}" in error["details"]
     assert (nic.rules, nic.contexts) == ({}, {})
     assert judge.world(c) == before
@@ -241,7 +242,7 @@ def test_context_that_another_uses_as_well(node: Node, conf: Conf, fake_nic: Fak
     """It stays with the other's rule, and DEL has nothing to complain of."""
     name, c = node.nic(), node.container()
     nic = fake_nic(name)
-    configuration = conf(lease={"device": name, "count": 2, "workload": "io_uring"})
+    configuration = conf(lease={"device": name, "count": 2, "flows": PORT})
     node.add(configuration, c)
     (rule,) = nic.rules.values()
     other = Rxnfc.from_buffer_copy(rule)
@@ -258,7 +259,7 @@ def test_two_at_the_same_moment(
     """Both would choose the same free location, and the second replace the first's rule."""
     name, containers = node.nic(), [node.container() for _ in range(2)]
     nic = fake_nic(name)
-    configuration = conf(lease={"device": name, "workload": "io_uring"})
+    configuration = conf(lease={"device": name, "flows": PORT})
     meeting = threading.Barrier(2)
     listed = FakeNic._all_rules
 

@@ -75,6 +75,15 @@ def test_a_lease_is_merged_key_by_key(
     assert (lease.device, lease.count, lease.queues, lease.workload) == expected
 
 
+def test_a_pod_may_say_which_flows() -> None:
+    """It brings what is sent to the pod's own addresses, nobody else's."""
+    text = '{"flows": [{"proto": "tcp", "dstPort": 80}]}'
+    for allowed in (["lease"], ["lease.flows"]):
+        lease = believe(pod(allowed, {"cni-netkit/lease": text}, lease=CONFIGURED)).lease
+        assert lease is not None
+        assert lease.wanted_flows == ("tcp 80",)
+
+
 @pytest.mark.parametrize("annotations", [None, {}, {"other/mode": "l2", "cni-netkit": "l2"}])
 def test_annotations_of_others_are_ignored(annotations: object) -> None:
     """Only what begins with our prefix is ours, also where nothing is allowed."""
@@ -99,7 +108,7 @@ NOT_ALLOWED: list[tuple[list[str], str, str, str]] = [
     (LEASES, "lease", '{"device": null}', "lease.device is not in allowAnnotations"),
     (LEASES, "lease", '{"queues": "1"}', "lease.queues is not in allowAnnotations"),
     (["lease.device"], "lease", '{"queues": "1"}', "lease.queues is not in allowAnnotations"),
-    (LEASES, "lease", '{"flows": "none"}', "flows is no key that a pod may choose"),
+    (LEASES, "lease", '{"flow": "none"}', "flow is no key that a pod may choose"),
     (LEASES, "lease", '{"Device": "eth1"}', "Device is no key that a pod may choose"),
     (["lease.count"], "lease.count", "2", 'is written as cni-netkit/lease: {"count": ...}'),
 ]
@@ -188,7 +197,7 @@ def test_annotations_that_are_none(annotations: object) -> None:
 
 
 @pytest.mark.parametrize(
-    "key", ["ipam", "log", "name", "type", "ifName", "pairing", "ipMasq", "fallback", "lease.flows"]
+    "key", ["ipam", "log", "name", "type", "ifName", "pairing", "ipMasq", "fallback", "lease.flow"]
 )
 def test_keys_that_are_never_a_pods_choice(key: str) -> None:
     """The configuration itself is refused, which STATUS tells before there is a pod."""
