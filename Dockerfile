@@ -12,7 +12,7 @@ ARG BASE_IMAGE=debian:bookworm-slim
 
 FROM ${BASE_IMAGE} AS build
 RUN apt-get update \
-    && apt-get install --yes --no-install-recommends ca-certificates gcc libc6-dev musl-tools python3-venv
+    && apt-get install --yes --no-install-recommends ca-certificates clang gcc libc6-dev musl-tools python3-venv
 WORKDIR /src
 # First what seldom changes: versions and hashes are those of .ci/lock-requirements.
 COPY requirements requirements
@@ -34,7 +34,7 @@ LABEL org.opencontainers.image.title="cni-netkit" \
       org.opencontainers.image.description="CNI plugin that connects containers with netkit devices: the agent" \
       org.opencontainers.image.licenses="Apache-2.0"
 RUN apt-get update \
-    && apt-get install --yes --no-install-recommends python3 \
+    && apt-get install --yes --no-install-recommends libbpf1 python3 \
     && rm -rf /var/lib/apt/lists/* /var/cache/apt/* /var/cache/debconf/*-old /var/log/*
 COPY --from=build /opt/cni-netkit /opt/cni-netkit
 # Root: network devices, and entering namespaces, take capabilities that a user has not.

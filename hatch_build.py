@@ -1,4 +1,7 @@
-"""Build hook: the launcher into the wheel, where there is a C compiler; else a pure wheel.
+"""Build hook: launcher and XDP program into the wheel, each where there is a compiler for it.
+
+The launcher makes it a wheel for one machine, without it it is a pure one. The XDP program is BPF,
+the same for all machines, and takes clang.
 
 CC names the compiler, with options if need be; a cross compiler makes a wheel for its machine:
 `CC="python -m ziglang cc -target aarch64-linux-musl" python -m build --wheel`
@@ -20,56 +23,74 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 LAUNCHER = "cni_netkit/agent/launcher/netkit"
 FLAGS = ("-O2", "-static", "-s", "-std=c11", "-Wall", "-Wextra", "-Wconversion", "-Wshadow")
+PROGRAM = "cni_netkit/kernel/xdp/xsk.bpf"
+PROGRAM_FLAGS = ("-O2", "-g", "-target", "bpf", "-std=gnu11", "-Wall", "-Wextra")
+"""Without -g there are no types (BTF), from which libbpf knows what the map is."""
+
 MACHINES = {62: "x86_64", 183: "aarch64"}
 """EM_* of include/uapi/linux/elf-em.h, and the names of wheel tags."""
 
 
-class LauncherHook(BuildHookInterface):  # type: ignore[type-arg]
-    """Compiles netkit.c."""
+class CompiledHook(BuildHookInterface):  # type: ignore[type-arg]
+    """Compiles netkit.c and xsk.bpf.c."""
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
-        """Put the launcher into the wheel, or into the tree where the package is used in place."""
-        if version == "editable":
-            directory, output = "", Path(self.root, LAUNCHER)
-        else:
-            directory = tempfile.mkdtemp(prefix="netkit-")
-            output = Path(directory, "netkit")
-        self._directory = directory
-        problem = self._compile(output)
-        machine = None if problem else _machine(output)
+        """Put both into the wheel, or into the tree where the package is used in place."""
+        self._directory = "" if version == "editable" else tempfile.mkdtemp(prefix="netkit-")
+        launcher = self._output(LAUNCHER)
+        problem = self._compile(launcher)
+        machine = None if problem else _machine(launcher)
         if machine is None:
             problem = problem or "it is for a machine that wheels have no name for"
-            output.unlink(missing_ok=True)
-            self.app.display_warning(f"The wheel comes without the launcher: {problem}")
-            return
-        build_data["pure_python"] = False
-        # A static executable runs with any C library, and with any Python.
-        build_data["tag"] = f"py3-none-manylinux_2_17_{machine}.musllinux_1_1_{machine}"
-        if version != "editable":
-            build_data["force_include"][str(output)] = LAUNCHER
+            self._go_without("launcher", launcher, problem)
+        else:
+            build_data["pure_python"] = False
+            # A static executable runs with any C library, and with any Python.
+            build_data["tag"] = f"py3-none-manylinux_2_17_{machine}.musllinux_1_1_{machine}"
+            self._include(build_data, launcher, LAUNCHER)
+        program = self._output(PROGRAM + ".o")
+        if problem := self._compile_program(program):
+            self._go_without("XDP program", program, problem)
+        else:
+            self._include(build_data, program, PROGRAM + ".o")
 
     def finalize(self, version: str, build_data: dict[str, Any], artifact_path: str) -> None:
         """Remove what was compiled for the wheel alone."""
         if self._directory:
             shutil.rmtree(self._directory)
 
+    def _output(self, path: str) -> Path:
+        return Path(self._directory or self.root, Path(path).name if self._directory else path)
+
+    def _include(self, build_data: dict[str, Any], output: Path, path: str) -> None:
+        if self._directory:
+            build_data["force_include"][str(output)] = path
+
+    def _go_without(self, what: str, output: Path, problem: str) -> None:
+        output.unlink(missing_ok=True)
+        self.app.display_warning(f"The wheel comes without the {what}: {problem}")
+
     def _compile(self, output: Path) -> str | None:
-        """Compile; returns what kept it from that, if anything."""
+        """Compile the launcher; returns what kept it from that, if anything."""
         preferred = "musl-gcc" if shutil.which("musl-gcc") else "cc"
         compiler = shlex.split(os.environ.get("CC") or preferred)
-        if shutil.which(compiler[0]) is None:
-            return f"there is no C compiler {compiler[0]}"
         release = f'-DNETKIT_VERSION="{self.metadata.version}"'
         source = str(Path(self.root, LAUNCHER + ".c"))
-        compiled = subprocess.run(
-            [*compiler, *FLAGS, release, "-o", str(output), source],
-            check=False,
-            capture_output=True,
-            text=True,
-        )
-        if compiled.returncode != 0:
-            return f"{shlex.join(compiler)} cannot compile it:\n{compiled.stderr}"
-        return None
+        return _run(compiler, *FLAGS, release, "-o", str(output), source)
+
+    def _compile_program(self, output: Path) -> str | None:
+        """Compile the XDP program; returns what kept it from that, if anything."""
+        source = str(Path(self.root, PROGRAM + ".c"))
+        return _run(["clang"], *PROGRAM_FLAGS, "-c", "-o", str(output), source)
+
+
+def _run(compiler: list[str], *arguments: str) -> str | None:
+    if shutil.which(compiler[0]) is None:
+        return f"there is no C compiler {compiler[0]}"
+    compiled = subprocess.run([*compiler, *arguments], check=False, capture_output=True, text=True)
+    if compiled.returncode != 0:
+        return f"{shlex.join(compiler)} cannot compile it:\n{compiled.stderr}"
+    return None
 
 
 def _machine(executable: Path) -> str | None:

@@ -179,7 +179,8 @@ fingerprint() {
     if [[ -d $from ]]; then
         cd "$from"
         find cni_netkit conf hatch_build.py pyproject.toml install.sh -type f \
-            ! -name '*.pyc' ! -path cni_netkit/agent/launcher/netkit -print0 |
+            ! -name '*.pyc' ! -path cni_netkit/agent/launcher/netkit \
+            ! -path cni_netkit/kernel/xdp/xsk.bpf.o -print0 |
             sort --zero-terminated | xargs --null sha256sum
     else
         sha256sum <"$from"

@@ -260,7 +260,7 @@ def _check_rules(nic: Nic) -> None:
         raise CNIError(
             Code.UNUSABLE_NIC,
             f"lease.flows: {name}: rules for flows (ntuple-filters) are off",
-            f"ethtool -K {name} ntuple on, or cni-netkit nic prepare {name}, once",
+            f"ethtool -K {name} ntuple on; preparing the NIC (cni-netkit nic prepare) does it, too",
         )
 
 

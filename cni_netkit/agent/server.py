@@ -25,7 +25,7 @@ from pathlib import Path
 from types import FrameType
 
 from cni_netkit import deadline, log, release, turns, verbs
-from cni_netkit.agent import nics, wire
+from cni_netkit.agent import nics, wire, xsk
 from cni_netkit.spec.errors import CNIError, Code
 from cni_netkit.spec.version import NEWEST
 
@@ -234,7 +234,7 @@ def run(path: str = SOCKET) -> int:
     """
     _raise_limit_of_descriptors()
     inherited = _from_systemd()
-    with inherited or listen(path) as listener, nics.kept():
+    with inherited or listen(path) as listener, nics.kept(), xsk.served(path):
         agent = Agent(listener, inherited=inherited is not None)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, agent.stop)

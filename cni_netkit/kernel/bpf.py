@@ -16,11 +16,15 @@ from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 
+from cni_netkit.kernel import link
 from cni_netkit.kernel.errors import KernelError, ProgramError
 from cni_netkit.kernel.model import Link
+from cni_netkit.kernel.netlink import opened
+from cni_netkit.kernel.netns import Netns
 from cni_netkit.kernel.uapi import (
     BPF_LINK_TYPE_XDP,
     BPF_XDP,
+    NETLINK_ROUTE,
     XDP_FLAGS_DRV_MODE,
     XDP_FLAGS_SKB_MODE,
 )
@@ -93,36 +97,37 @@ def attach(nic: Link, *, copy: bool = False) -> None:
             f"make the folder {pins}: {error.strerror}; it takes the BPF file system, writable: "
             "mount -t bpf bpf /sys/fs/bpf"
         ) from None
-    with _loaded(queues) as (program, map_):
-        _pin(map_, pins / "xsks")
-        link = _create_link(nic, program, copy)
-        try:
-            _pin(link, pins / "link")
-        finally:
-            os.close(link)
+    try:
+        with _loaded(queues) as (program, map_):
+            _pin(map_, pins / "xsks")
+            attached = _create_link(nic, program, copy)
+            try:
+                _pin(attached, pins / "link")
+            finally:
+                os.close(attached)
+    except BaseException:
+        _unpin(pins)
+        raise
 
 
 def detach(name: str) -> None:
     """Remove our program, its map and its pins from the NIC of that name; what is gone is gone."""
     pins = _pins(name)
-    if (link := _opened(pins / "link")) is not None:
+    if (attached := _opened(pins / "link")) is not None:
         try:
             # Removing the last reference would do, but only some time later, from a work queue.
-            _ask(f"detach our XDP program from {name}", _libbpf().bpf_link_detach, link)
+            _ask(f"detach our XDP program from {name}", _libbpf().bpf_link_detach, attached)
         finally:
-            os.close(link)
-    for pin in ("link", "xsks"):
-        (pins / pin).unlink(missing_ok=True)
-    with suppress(FileNotFoundError):
-        pins.rmdir()
+            os.close(attached)
+    _unpin(pins)
 
 
 def is_attached(nic: Link) -> bool:
     """Whether our program, by the link that is pinned, is what a NIC runs."""
-    if nic.xdp_program is None or (link := _opened(_pins(nic.name) / "link")) is None:
+    if nic.xdp_program is None or (pinned := _opened(_pins(nic.name) / "link")) is None:
         return False
     info = _LinkInfo()
-    _read_info(f"look at the XDP link of {nic.name}", link, info)
+    _read_info(f"look at the XDP link of {nic.name}", pinned, info)
     return (info.type, info.prog_id, info.ifindex) == (
         BPF_LINK_TYPE_XDP,
         nic.xdp_program,
@@ -157,6 +162,13 @@ def insert(name: str, queue: int, descriptor: int) -> None:
 def _pins(name: str) -> Path:
     """The folder of a NIC: bpffs keeps names with a dot to itself, and devices have no '%'."""
     return PINS / name.replace(".", "%2E")
+
+
+def _unpin(pins: Path) -> None:
+    for pin in ("link", "xsks"):
+        (pins / pin).unlink(missing_ok=True)
+    with suppress(FileNotFoundError):
+        pins.rmdir()
 
 
 def _pin(descriptor: int, path: Path) -> None:
@@ -203,12 +215,30 @@ def _create_link(nic: Link, program: int, copy: bool) -> int:
         options = _LinkOptions(ctypes.sizeof(_LinkOptions), mode)
         return _ask(asked, create, program, nic.index, BPF_XDP, ctypes.byref(options))
 
+    mode = XDP_FLAGS_DRV_MODE
     try:
-        return attached(XDP_FLAGS_DRV_MODE)
+        try:
+            return attached(mode)
+        except KernelError as error:
+            if not copy or error.errno != errno.EOPNOTSUPP:
+                raise
+        mode = XDP_FLAGS_SKB_MODE
+        return attached(mode)
     except KernelError as error:
-        if not copy or error.errno != errno.EOPNOTSUPP:
-            raise
-    return attached(XDP_FLAGS_SKB_MODE)
+        raise _in_words(nic, program, mode, error) from None
+
+
+def _in_words(nic: Link, program: int, mode: int, refusal: KernelError) -> KernelError:
+    """A refusal with the driver's words, if it has any."""
+    here = Netns.current()
+    try:
+        socket = opened(here, NETLINK_ROUTE)
+        try:
+            return link.refuses_xdp(socket, refusal.asked, nic.index, program, mode) or refusal
+        finally:
+            socket.close()
+    finally:
+        here.close()
 
 
 @contextmanager

@@ -140,6 +140,29 @@ def delete(socket: NetlinkSocket, index: int, name: str, target_nsid: int | None
             raise
 
 
+def refuses_xdp(
+    socket: NetlinkSocket, asked: str, index: int, program: int, mode: int
+) -> KernelError | None:
+    """Why a device does not take an XDP program, in the driver's words; None: it would.
+
+    bpf(2), by which programs are attached, has no words. So the same is asked once more; where it
+    works after all it is taken back.
+    """
+
+    def change(descriptor: int, flags: int) -> None:
+        number = descriptor & 0xFFFFFFFF
+        xdp = (message.u32(uapi.IFLA_XDP_FD, number), message.u32(uapi.IFLA_XDP_FLAGS, flags))
+        request = message.link(message.nested(uapi.IFLA_XDP, *xdp), index=index)
+        socket.ask(Ask(asked, request, RTM_SETLINK))
+
+    try:
+        change(program, mode | uapi.XDP_FLAGS_UPDATE_IF_NOEXIST)
+    except KernelError as error:
+        return error
+    change(-1, mode)
+    return None
+
+
 def knows(socket: NetlinkSocket, attribute: int | None) -> bool:
     """Whether the kernel has netkit (None), or one attribute of it (IFLA_NETKIT_PAIRING).
 

@@ -10,7 +10,7 @@ import errno
 import glob
 import os
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -231,6 +231,10 @@ class Namespace:
             raise KernelError(asked, errno.ENONET)
         return found
 
+    def known_id_of(self, other: Namespace) -> int | None:
+        """The id by which this namespace knows another already."""
+        return self._nsid(f"look up the id of the network namespace {other.netns.path}", other)
+
     # Queues
 
     def queues(self, index: int) -> list[Queue]:
@@ -238,6 +242,20 @@ class Namespace:
         from cni_netkit.kernel import netdev
 
         return netdev.queues(self._genl, self._netdev.number, index)
+
+    def is_closing_xsks(self, nic: Link, queues: Collection[int], holder: Namespace) -> bool:
+        """Whether AF_XDP sockets on leased queues of a NIC are closed, but not quite gone yet.
+
+        `holder`: where the device is that holds the leases.
+        """
+        from cni_netkit.kernel import xsk
+
+        occupied = {
+            xsk.Bound(queue.leased_index or 0, queue.leased_queue or 0)
+            for queue in self.queues(nic.index)
+            if queue.number in queues and queue.user == "AF_XDP"
+        }
+        return bool(occupied) and not occupied <= {seat for _, seat in xsk.every(holder.netns)}
 
     def lease(self, asked: str, device: int, nic: int, queue: int, nic_netns: int) -> int:
         """Lease a NIC's queue to a device of this namespace; returns the new queue's number."""

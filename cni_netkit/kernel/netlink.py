@@ -8,7 +8,7 @@ import errno
 import os
 import socket
 import struct
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -122,6 +122,22 @@ class NetlinkSocket:
             if not self.interrupted:
                 break
         return answers
+
+    def each(self, asked: str, message: Any, kind: int) -> Iterator[Any]:
+        """Ask for every object, and hand them out as they come, however many there are.
+
+        For a socket that is closed then: the caller may leave before the end.
+        """
+        request = Ask(asked, message, kind, NLM_F_DUMP)
+        self._sequence += 1
+        self._send([request], _encode(request, self._sequence))
+        while True:
+            for answered, flags, _, payload in self._receive([request]):
+                if answered == NLMSG_ERROR and (refused := _refusal(request, flags, payload)):
+                    raise refused
+                if answered == NLMSG_DONE:
+                    return
+                yield _decode(request, payload)
 
     def _send(self, batch: Sequence[Ask], data: bytes) -> None:
         try:

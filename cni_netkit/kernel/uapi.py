@@ -2,6 +2,7 @@
 
 # include/uapi/linux/netlink.h
 NETLINK_ROUTE = 0
+NETLINK_SOCK_DIAG = 4
 NETLINK_NETFILTER = 12
 NETLINK_GENERIC = 16
 SOL_NETLINK = 270
@@ -90,8 +91,11 @@ IFLA_NETKIT_HEADROOM = 8
 IFLA_NETKIT_TAILROOM = 9
 IFLA_NETKIT_PAIRING = 10
 RTEXT_FILTER_SKIP_STATS = 8
+IFLA_XDP_FD = 1
+IFLA_XDP_FLAGS = 3
 IFLA_XDP_PROG_ID = 4
 IFLA_XDP_DRV_PROG_ID = 5
+XDP_FLAGS_UPDATE_IF_NOEXIST = 0x1
 XDP_FLAGS_SKB_MODE = 0x2
 XDP_FLAGS_DRV_MODE = 0x4
 
@@ -146,6 +150,15 @@ NETKIT_POLICY = {"forward": 0, "blackhole": 2}
 NETKIT_SCRUB = {"none": 0, "default": 1}
 NETKIT_PAIRING = {"pair": 0, "single": 1}
 
+
+# include/linux/socket.h, include/uapi/asm-generic/socket.h
+AF_XDP = 44
+SO_COOKIE = 57
+
+# include/uapi/linux/sock_diag.h, include/uapi/linux/xdp_diag.h
+SOCK_DIAG_BY_FAMILY = 20
+XDP_SHOW_INFO = 1
+XDP_DIAG_INFO = 1
 
 # include/uapi/linux/bpf.h
 BPF_XDP = 37

@@ -1,12 +1,19 @@
 """Leased receive queues."""
 
 import errno
+import time
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import ClassVar
 
-from cni_netkit.kernel.errors import KernelError
+from cni_netkit import deadline, turns
+from cni_netkit.kernel.errors import KernelError, NoNamespace
 from cni_netkit.spec.errors import CNIError, Code
 from cni_netkit.steps.base import Outcome, World, difference, missing_nic
+
+CLOSING_SECONDS = 1.0
+"""For the kernel to be done with AF_XDP sockets that are closed; it takes less than a millisecond
+where nobody has its rtnl lock."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +52,24 @@ class Leases:
         world.inside.mark(outcome.container_index, self.device, self._alias(world, outcome))
 
     def undo(self, world: World, outcome: Outcome) -> None:
-        """The kernel gives them back with the device; there is no other way."""
+        """The kernel gives them back with the device; there is no other way.
+
+        An AF_XDP socket that was closed just now has its queue until a work queue comes to it, and
+        for ever if the lease is gone by then (xp_release_deferred(), Linux 7.3). So that is waited
+        for; one that is open the kernel takes care of.
+        """
+        nic = world.host.link(name=self.nic) if world.container and outcome.leases else None
+        if nic is None or world.container is None:
+            return
+        queues = [queue for queue, _ in outcome.leases]
+        until = time.monotonic() + CLOSING_SECONDS
+        # A release goes on whatever there may be in the way of looking.
+        with suppress(KernelError, NoNamespace):
+            while time.monotonic() < until:
+                if not world.host.is_closing_xsks(nic, queues, world.container):
+                    return
+                with turns.given_up():
+                    time.sleep(deadline.PAUSE)
 
     def check(self, world: World, outcome: Outcome) -> None:
         """From both sides: the NIC's queue points at ours, and ours exists; the alias says so."""

@@ -9,7 +9,7 @@ import pytest
 from tests.install import roots
 from tests.install.machine import Machine
 
-TOOLS = {"debootstrap": "debootstrap", "buildah": "buildah", "cc": "gcc"}
+TOOLS = {"debootstrap": "debootstrap", "buildah": "buildah", "cc": "gcc", "clang": "clang"}
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -210,6 +210,39 @@ def delegated_ipam() -> None:
     probe.unlink()
 
 
+def af_xdp() -> None:
+    """The unit lets the agent load and pin the XDP program of a NIC, and put a socket into its map."""
+    listed = Path("/etc/cni-netkit/nics.json")
+    Path("/sys/bus/netdevsim/new_device").write_text("1 1 4")
+    (nic,) = os.listdir("/sys/bus/netdevsim/devices/netdevsim1/net")
+    run("ip", "link", "set", nic, "up")
+    wanted = {"device": nic, "role": "af_xdp", "queues": "2-3", "copy": True}
+    listed.parent.mkdir(exist_ok=True)
+    listed.write_text(json.dumps({"nics": [wanted]}))
+    run("systemctl", "restart", SERVICE)
+    wait_for(lambda: "prog/xdp" in run("ip", "-d", "link", "show", nic), "the NIC is prepared")
+    assert Path("/sys/fs/bpf/cni-netkit", nic, "link").exists()
+    lease = {"device": nic, "workload": "af_xdp"}
+    conf = configuration(pairing="single", ipMasq=None, ipam=None, lease=lease)
+    nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
+    nobody += ["--inh-caps=-all,+net_raw", "--ambient-caps=-all,+net_raw"]
+    with container("c8"), only_the_agent():
+        do("ADD", "c8", conf)
+        receive = [*nobody, "python3", "/xsk_receive.py", "--copy", "eth0", "1"]
+        enter = ["ip", "netns", "exec", "c8"]
+        with subprocess.Popen([*enter, *receive], stdout=subprocess.PIPE) as client:
+            assert client.stdout
+            assert client.stdout.readline() == b"receiving\n"
+            do("DEL", "c8", conf)
+            client.kill()
+    listed.unlink()
+    run("systemctl", "restart", SERVICE)
+    run(str(CURRENT / "bin" / "cni-netkit"), "nic", "restore", nic)
+    assert "prog/xdp" not in run("ip", "-d", "link", "show", nic)
+    assert not Path("/sys/fs/bpf/cni-netkit", nic).exists()
+    Path("/sys/bus/netdevsim/del_device").write_text("1")
+
+
 def installed_while_requests_come(*arguments: str) -> None:
     """Run install.sh while containers come and go; no request may fail."""
     failures: list[str] = []

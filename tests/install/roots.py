@@ -10,6 +10,8 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,7 +20,7 @@ from tests.lab.debian import CACHE, mirror
 from tests.lab.debian import OWN_RELEASE as RELEASE
 
 ROOT = Path(__file__).parents[2]
-NODE = ["python3-venv", "systemd", "iproute2", "iputils-ping", "nftables", "procps"]
+NODE = ["python3-venv", "systemd", "iproute2", "iputils-ping", "nftables", "procps", "libbpf1"]
 """What a node has. Nothing to compile with, and no pip outside of virtual environments."""
 
 SOURCES = ["cni_netkit", "conf", "requirements"]
@@ -62,7 +64,8 @@ def base() -> Path:
 
 def node_root() -> Path:
     """A Debian that systemd boots, with Python."""
-    name = f"debian-{RELEASE}-node"
+    packages = zlib.crc32(" ".join(NODE).encode())
+    name = f"debian-{RELEASE}-node-{packages:08x}"
     with _kept(name) as (folder, missing):
         if missing:
             run("cp", "--archive", "--no-target-directory", base(), folder)
@@ -79,7 +82,7 @@ def node_root() -> Path:
 
 def sources(into: Path, version: str) -> Path:
     """A copy of what is to be installed, under another version."""
-    ignore = shutil.ignore_patterns("__pycache__", "netkit")
+    ignore = shutil.ignore_patterns("__pycache__", "netkit", "xsk.bpf.o")
     for name in SOURCES:
         shutil.copytree(ROOT / name, into / name, ignore=ignore)
     for name in SOURCE_FILES:
@@ -92,13 +95,15 @@ def sources(into: Path, version: str) -> Path:
 
 
 def wheel(into: Path, version: str) -> Path:
-    """A wheel of this checkout with the launcher in it."""
+    """A wheel of this checkout with the launcher and the XDP program in it."""
     with tempfile.TemporaryDirectory() as folder:
         source = sources(Path(folder), version)
         pip = [sys.executable, "-m", "pip", "wheel", "-qq", "--disable-pip-version-check"]
         run(*pip, "--no-deps", "--wheel-dir", into, source)
     (made,) = into.glob(f"cni_netkit-{version}-*.whl")
     assert "manylinux" in made.name, "the launcher has not been compiled"
+    with zipfile.ZipFile(made) as content:
+        assert "cni_netkit/kernel/xdp/xsk.bpf.o" in content.namelist()
     return made
 
 

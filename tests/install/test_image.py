@@ -126,13 +126,30 @@ def test_image_is_small_and_runs_the_agent(container: Container) -> None:
         ["agent"],
     )
     inside = Path(container.root)
-    for unwanted in ("usr/bin/gcc", "usr/bin/pip3", "opt/cni-netkit/bin/pip", "build", "src"):
+    for unwanted in (
+        "usr/bin/gcc",
+        "usr/bin/clang",
+        "usr/bin/pip3",
+        "opt/cni-netkit/bin/pip",
+        "build",
+        "src",
+    ):
         assert not (inside / unwanted).exists(), unwanted
     for cache in ("var/lib/apt/lists", "var/cache/apt", "root/.cache"):
         assert not (inside / cache).exists() or not list((inside / cache).iterdir()), cache
     used = roots.run("du", "-sm", inside).split()[0]
     base = roots.run("du", "-sm", roots.base()).split()[0]
     assert int(used) - int(base) < 80
+
+
+def test_xdp_program_and_its_loader_are_there(container: Container) -> None:
+    """AF_XDP works from the image: the object is in it, and libbpf can open it."""
+    code = (
+        "from cni_netkit.kernel import bpf; library = bpf._libbpf(); "
+        "assert library.bpf_object__open_file(bytes(bpf.OBJECT), None)"
+    )
+    python = "/opt/cni-netkit/bin/python"
+    roots.run("chroot", container.root, python, "-c", code)
 
 
 def test_versions_are_those_of_the_lock(container: Container) -> None:

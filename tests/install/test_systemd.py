@@ -18,6 +18,7 @@ STEPS = [
     guest.hardened,
     guest.names_of_namespaces,
     guest.delegated_ipam,
+    guest.af_xdp,
     guest.killed,
     guest.upgrade,
     guest.nothing_to_do,
@@ -38,6 +39,7 @@ def reports(_installed: Machine, tmp_path_factory: pytest.TempPathFactory) -> di
     roots.run("cp", "--archive", "--no-target-directory", _installed.upper, root)
     shutil.copytree(_installed.media, root / "media", dirs_exist_ok=True)
     shutil.copy(Path(guest.__file__), root / "guest.py")
+    shutil.copy(roots.ROOT / "examples" / "xsk_receive.py", root)
     names = " ".join(step.__name__ for step in STEPS)
     output = boot(root, f"python3 /guest.py {names}", SECONDS)
     print(output)

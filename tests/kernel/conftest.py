@@ -20,6 +20,7 @@ import pytest
 
 from cni_netkit.admin import main as admin
 from cni_netkit.agent import server
+from cni_netkit.kernel import bpf
 from cni_netkit.kernel.namespace import Namespace
 from cni_netkit.nics.prepare import prepare
 from cni_netkit.spec.nics import believe_preparation
@@ -31,7 +32,9 @@ from tests.kernel.features import kernel_has_netkit
 
 CLONE_FS, CLONE_NEWNS, CLONE_NEWNET = 0x00000200, 0x00020000, 0x40000000
 MS_REC_PRIVATE = 0x4000 | 0x40000
-LAUNCHER = Path(__file__).parents[2] / "cni_netkit" / "agent" / "launcher" / "netkit.c"
+PACKAGE = Path(__file__).parents[2] / "cni_netkit"
+LAUNCHER = PACKAGE / "agent" / "launcher" / "netkit.c"
+XDP_PROGRAM = PACKAGE / "kernel" / "xdp" / "xsk.bpf.c"
 
 libc = ctypes.CDLL(None, use_errno=True)
 identifiers = itertools.count(os.getpid() % 1000 * 100)
@@ -265,6 +268,17 @@ def launcher(tmp_path_factory: pytest.TempPathFactory) -> Path:
     executable = tmp_path_factory.mktemp("launcher") / "netkit"
     subprocess.run([compiler, "-O2", "-static", "-o", executable, LAUNCHER], check=True)
     return executable
+
+
+@pytest.fixture(scope="session")
+def xdp_program(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Our XDP program, compiled as for a node, in the place of the one that was built or was not."""
+    assert shutil.which("clang"), "the XDP program needs clang"
+    compiled = tmp_path_factory.mktemp("xdp") / "xsk.bpf.o"
+    judge.run("clang", "-O2", "-g", "-target", "bpf", "-c", str(XDP_PROGRAM), "-o", str(compiled))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(bpf, "OBJECT", compiled)
+        yield compiled
 
 
 @pytest.fixture

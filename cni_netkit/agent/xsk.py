@@ -1,0 +1,252 @@
+"""xsk.sock: an application in a container hands its AF_XDP socket over, and receives from then on.
+
+Anybody may connect (SOCK_SEQPACKET), and nobody is believed: a message's content means nothing, the
+descriptor that comes with it (SCM_RIGHTS) is all that counts. The kernel tells which queue it is
+bound to, and which NIC's queue that is a lease of; under that it goes into the map which the NIC's
+XDP program looks into. The answer is one line of JSON, `{"ok": true}` or `{"ok": false, "reason":
+"…"}`: an application need not know which NIC, and which of its queues.
+
+A connection has a thread of its own. What a stranger hands over can make even close(2) wait, a TCP
+socket with SO_LINGER for example: so nothing of a connection is done, or closed, by anybody else.
+"""
+
+from __future__ import annotations
+
+import array
+import contextlib
+import errno
+import json
+import os
+import select
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cni_netkit import log, turns
+
+if TYPE_CHECKING:
+    from cni_netkit.kernel.namespace import Namespace
+    from cni_netkit.kernel.xsk import Bound
+
+CONNECTIONS = 64
+"""At a time; who comes then waits in the backlog."""
+
+SECONDS = 5.0
+"""For the message to come, and for the answer to go."""
+
+STOP_SECONDS = 1.0
+"""For what runs when the agent stops; the rest is lost with the process."""
+
+MESSAGE_BYTES = 64
+ONE_TOO_MANY = 2
+"""Descriptors that are asked for; the kernel drops the others."""
+
+_DESCRIPTOR = array.array("i").itemsize
+
+
+class Refused(Exception):
+    """The application's fault, or its bad luck; the text is for it."""
+
+
+class Server:
+    """Accepts connections in a thread of its own, and serves each in another."""
+
+    def __init__(self, listener: socket.socket) -> None:
+        listener.setblocking(False)
+        self._listener = listener
+        self._seats = threading.BoundedSemaphore(CONNECTIONS)
+        self._guard = threading.Lock()
+        self._serving: dict[threading.Thread, socket.socket] = {}
+        self._stopping = threading.Event()
+        self._stop, self._stopped = socket.socketpair()
+        self._accepting = threading.Thread(target=self._accept, name="xsk", daemon=True)
+        self._accepting.start()
+
+    def stop(self) -> None:
+        """Accept nobody any more, and let those go who have not said anything."""
+        self._stopping.set()
+        self._stop.send(b"\0")
+        self._accepting.join()
+        with self._guard:
+            left = dict(self._serving)
+        for connection in left.values():
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RD)
+        until = time.monotonic() + STOP_SECONDS
+        for thread in left:
+            thread.join(max(0.0, until - time.monotonic()))
+        self._stop.close()
+        self._stopped.close()
+
+    def _accept(self) -> None:
+        ready = select.poll()
+        ready.register(self._listener, select.POLLIN)
+        ready.register(self._stopped, select.POLLIN)
+        while True:
+            ready.poll()
+            # A seat first: who cannot be served is not taken out of the backlog.
+            while not self._seats.acquire(timeout=0.1):
+                if self._stopping.is_set():
+                    return
+            if self._stopping.is_set() or not self._begin():
+                self._seats.release()
+            if self._stopping.is_set():
+                return
+
+    def _begin(self) -> bool:
+        """Have the next connection served; False if there is none, or no thread for it."""
+        try:
+            connection, _ = self._listener.accept()
+        except OSError as error:
+            if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS):
+                self._stopping.wait(0.1)
+            return False
+        thread = threading.Thread(target=self._serve, args=(connection,), name="xsk", daemon=True)
+        with self._guard:
+            self._serving[thread] = connection
+        try:
+            thread.start()
+        except RuntimeError as error:
+            log.error("no thread for an AF_XDP socket can be started", problem=str(error))
+            self._serving.pop(thread)
+            connection.close()
+            return False
+        return True
+
+    def _serve(self, connection: socket.socket) -> None:
+        try:
+            with connection:
+                connection.settimeout(SECONDS)
+                try:
+                    _answer(connection)
+                except OSError:
+                    pass  # no message came, or nobody took the answer
+                except Exception as error:
+                    log.error("an AF_XDP socket was not taken over", problem=repr(error))
+        finally:
+            with self._guard:
+                self._serving.pop(threading.current_thread())
+            self._seats.release()
+
+
+@contextlib.contextmanager
+def served(agent_socket: str) -> Iterator[None]:
+    """Serve xsk.sock beside the agent's socket.
+
+    It is in a folder of its own, which can be mounted into a container: its inode may change, and
+    the agent's socket must not come with it. Without it the agent goes on.
+    """
+    folder = Path(agent_socket).parent / "xsk"
+    with contextlib.ExitStack() as stack:
+        try:
+            server = Server(stack.enter_context(_listen(stack, folder / "xsk.sock")))
+        except (OSError, RuntimeError) as error:
+            log.error("no AF_XDP socket can be handed over", folder=str(folder), problem=str(error))
+        else:
+            stack.callback(server.stop)
+        yield
+
+
+def _listen(stack: contextlib.ExitStack, path: Path) -> socket.socket:
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o755)
+    # What a dead agent left; and the name that is promised, for whoever sees the folder above.
+    link = path.parent.with_name(path.name)
+    for name in (path, link):
+        name.unlink(missing_ok=True)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    try:
+        listener.bind(str(path))
+        stack.callback(path.unlink, missing_ok=True)
+        path.chmod(0o666)
+        link.symlink_to(path.relative_to(link.parent))
+        stack.callback(link.unlink, missing_ok=True)
+        listener.listen(socket.SOMAXCONN)
+    except BaseException:
+        listener.close()
+        raise
+    return listener
+
+
+def _answer(connection: socket.socket) -> None:
+    descriptors = _receive(connection)
+    if descriptors is None:
+        return
+    try:
+        answer: dict[str, object] = {"ok": True}
+        try:
+            if len(descriptors) != 1:
+                number = "no" if not descriptors else "more than one"
+                raise Refused(f"{number} descriptor came with the message: send the socket's alone")
+            with turns.taken():
+                _take_over(descriptors[0])
+        except Refused as refused:
+            answer = {"ok": False, "reason": str(refused)}
+        connection.send(json.dumps(answer).encode() + b"\n")
+    finally:
+        for descriptor in descriptors:
+            os.close(descriptor)
+
+
+def _receive(connection: socket.socket) -> list[int] | None:
+    """The descriptors of the one message, `ONE_TOO_MANY` at most; None if there is no message."""
+    data, ancillary, _, _ = connection.recvmsg(
+        MESSAGE_BYTES, socket.CMSG_SPACE(ONE_TOO_MANY * _DESCRIPTOR), socket.MSG_CMSG_CLOEXEC
+    )
+    descriptors = array.array("i")
+    for level, kind, content in ancillary:
+        if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+            descriptors.frombytes(content[: len(content) - len(content) % _DESCRIPTOR])
+    return list(descriptors) if data or descriptors else None
+
+
+def _take_over(descriptor: int) -> None:
+    """Put an AF_XDP socket under the NIC's queue that it has a lease of. Raises `Refused`."""
+    # Imported when the first comes: the agent's start does not wait for them.
+    from cni_netkit.kernel import bpf, xsk
+    from cni_netkit.kernel.errors import KernelError, NoNamespace, ProgramError
+    from cni_netkit.kernel.namespace import Namespace
+
+    with contextlib.ExitStack() as stack:
+        try:
+            container = Namespace(xsk.namespace_of(descriptor))
+            stack.callback(container.close)
+            bound = xsk.bound(descriptor, container.netns)
+            host = Namespace.current()
+            stack.callback(host.close)
+            for name in bpf.prepared():
+                if (nic := host.link(name=name)) is None or not bpf.is_attached(nic):
+                    continue
+                if (queue := _leased(host, nic.index, container, bound)) is not None:
+                    bpf.insert(name, queue, descriptor)
+                    return
+            device = container.link(index=bound.index)
+        except xsk.Unusable as reason:
+            raise Refused(str(reason)) from None
+        except (KernelError, ProgramError, NoNamespace, OSError) as error:
+            if isinstance(error, KernelError) and error.errno == errno.ENOBUFS:
+                raise Refused("the AF_XDP socket has no receive ring (XDP_RX_RING)") from None
+            log.error("an AF_XDP socket was not taken over", problem=str(error))
+            raise Refused("the agent of this node failed; its log tells why") from None
+    where = device.name if device else "a device that is gone"
+    raise Refused(
+        f"queue {bound.queue} of {where} is not leased from a NIC that is prepared for AF_XDP"
+    )
+
+
+def _leased(host: Namespace, nic: int, container: Namespace, bound: Bound) -> int | None:
+    """The queue of a NIC that is leased to this queue of the container's device, if one is."""
+    for queue in host.queues(nic):
+        if (queue.leased_index, queue.leased_queue) != (bound.index, bound.queue):
+            continue
+        # The kernel gives a namespace its id when it tells of a lease in it.
+        is_there = (
+            container.netns.identity == host.netns.identity
+            if queue.netns_id is None
+            else host.known_id_of(container) == queue.netns_id
+        )
+        if is_there:
+            return queue.number
+    return None
