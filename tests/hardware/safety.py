@@ -3,6 +3,7 @@
 import argparse
 import ctypes
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from tests.kernel import judge
 
 CLONE_NEWNS, MS_REC_PRIVATE = 0x00020000, 0x4000 | 0x40000
 NICS_FILE = Path("/etc/cni-netkit/nics.json")
+TOOLS = ("ethtool", "ip", "ping", "bash", "setpriv")
 OWN = "/run/cni-netkit-hardware"
 
 
@@ -20,6 +22,8 @@ def faults(arguments: argparse.Namespace) -> Iterator[str]:
     device, peer = arguments.device, arguments.peer
     if os.geteuid() != 0:
         yield "network namespaces and NICs need root"
+    if lacking := [name for name in TOOLS if not shutil.which(name)]:
+        yield f"{', '.join(lacking)} must be installed"
     if device == peer:
         yield "DEVICE2 must be another port than DEVICE"
     for name in filter(None, (device, peer)):
@@ -28,11 +32,6 @@ def faults(arguments: argparse.Namespace) -> Iterator[str]:
         yield f"{device} is down (ip link set {device} up)"
     if peer and any(found["scope"] == "global" for found in _addresses(peer)):
         yield f"{peer} has addresses, which it would lose in another network namespace"
-    if Path("/proc/sys/net/ipv4/ip_forward").read_text().strip() == "0":
-        yield (
-            "net.ipv4.ip_forward is 0. ADD would turn it on, and the kernel then turns "
-            "large-receive-offload off on every NIC: if that may be, sysctl -w net.ipv4.ip_forward=1"
-        )
     yield from _faults_in_use(device)
 
 
@@ -52,7 +51,12 @@ def _faults_of(name: str, *, simulated: bool) -> Iterator[str]:
 
 
 def _faults_in_use(device: str) -> Iterator[str]:
-    """By others, or by an earlier run that was killed."""
+    """By others, or by an earlier run that was killed; and what ADD would change for all NICs."""
+    if Path("/proc/sys/net/ipv4/ip_forward").read_text().strip() == "0":
+        yield (
+            "net.ipv4.ip_forward is 0. ADD would turn it on, and the kernel then turns "
+            "large-receive-offload off on every NIC: if that may be, sysctl -w net.ipv4.ip_forward=1"
+        )
     (shown,) = Machine().cni_netkit("nic", "show", device)["nics"]
     if leases := judge.leases(device):
         yield f"queues of {device} are leased: {sorted(leases)} (cni-netkit leases)"

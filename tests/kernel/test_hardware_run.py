@@ -164,23 +164,26 @@ def test_interrupted_it_puts_everything_back(
 def test_what_is_not_asked_for_is_not_done(ports: tuple[str, str], run: Run) -> None:
     """Without --yes the plan; a simulated NIC only where that is said; none that is in use."""
     nic, other = ports
+    judge.run("ip", "addr", "add", "192.0.2.1/24", "dev", other)
+    before = everything(ports)
 
     def refused(*arguments: str) -> str:
-        before = everything(ports)
         tool = run(*arguments)
         said, _ = tool.communicate()
         assert tool.returncode == 2, said
-        assert everything(ports) == before
         return said
 
-    assert "with --yes" in refused(nic, "--simulated")
-    assert "io_uring: prepare" in refused(nic, "--simulated")
+    plan = refused(nic, "--simulated")
+    assert "io_uring: prepare" in plan
+    assert "with --yes" in plan
     assert "only for those" in refused(nic, "--yes")
     assert "is no NIC" in refused("lo", "--yes")
-    judge.run("ip", "addr", "add", "192.0.2.1/24", "dev", other)
     assert "has addresses" in refused(nic, "--peer", other, "--simulated", "--yes")
+    assert everything(ports) == before
     Path("/proc/sys/net/ipv4/ip_forward").write_text("0")
     assert "ip_forward is 0" in refused(nic, "--simulated", "--yes")
+    Path("/proc/sys/net/ipv4/ip_forward").write_text("1")
+    assert everything(ports) == before
 
 
 class OnFakeNic(Machine):
