@@ -28,6 +28,7 @@ from cni_netkit.agent import xsk
 from cni_netkit.kernel import bpf
 from cni_netkit.kernel.namespace import Namespace
 from tests.kernel import judge
+from tests.kernel.cnitool import CNITOOL, NO_CNITOOL, Cnitool
 from tests.kernel.conftest import JSON, Conf, Node, links
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -217,6 +218,29 @@ def test_frames_arrive_in_the_containers_rings(
         assert udp.recv(100) == b"for-the-host"
         wire.send("again", 7)
         assert one.line().endswith("again")
+
+
+@pytest.mark.skipif(not CNITOOL, reason=NO_CNITOOL)
+def test_a_pod_of_the_example_configuration(
+    node: Node, wire: Wire, tmp_path: Path, xsk_socket: Path, start: Start
+) -> None:
+    """From preparing the NIC to the frames: conf/30 by cnitool, nothing left of it after DEL."""
+    example = Path(__file__).parents[2] / "conf" / "30-single-af-xdp.conflist"
+    conflist = json.loads(example.read_text())
+    conflist["plugins"][0]["lease"]["device"] = wire.nic
+    cnitool, c = Cnitool(tmp_path), node.container()
+    network = cnitool.configure(conflist)
+    node.prepare(wire.nic, "af_xdp", "4-7")
+    cnitool("status", network, c)
+    cnitool("add", network, c)
+    assert set(judge.leases(wire.nic)) == {7}
+    client = start("c", c, 1, xsk_socket)
+    assert client.line() == "receiving"
+    wire.send("from-the-wire", 7)
+    assert client.line().endswith("from-the-wire")
+    cnitool("check", network, c)
+    cnitool("del", network, c)
+    assert judge.leases(wire.nic) == {}
 
 
 @contextmanager
