@@ -196,14 +196,18 @@ def test_frames_arrive_in_the_containers_rings(
     node: Node,
     conf: Conf,
     wire: Wire,
-    host: Namespace,
     xsk_socket: Path,
     start: Start,
     language: str,
 ) -> None:
-    """Those of its queue, and only those; others take their way through the host's stack."""
-    c = leased(node, conf, wire.nic)
-    prepare(host, wire.nic)
+    """Those of its queue, and only those; others take their way through the host's stack.
+
+    The NIC is prepared, and the lease says what for, as an administrator would have it.
+    """
+    node.prepare(wire.nic, "af_xdp", "6-7")
+    c = node.container()
+    lease = {"device": wire.nic, "count": 2, "workload": "af_xdp"}
+    node.add(conf(pairing="single", ipam=None, lease=lease), c)
     one, two = (start(language, c, queue, xsk_socket) for queue in (1, 2))
     assert [one.line(), two.line()] == ["receiving", "receiving"]
     status = Path(f"/proc/{one.process.pid}/status").read_text()
