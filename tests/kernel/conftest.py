@@ -45,6 +45,7 @@ JSON = dict[str, Any]
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "without_netkit: needs a kernel that has no netkit")
     config.addinivalue_line("markers", "any_kernel: does not need netkit, nor mind it")
+    config.addinivalue_line("markers", "once: the same whether the plugin has an agent or not")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -54,11 +55,15 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if not ours:
         return
     has = kernel_has_netkit()
+    through_agent = config.getoption("--through") == "agent"
     out = [
         item
         for item in ours
-        if bool(item.get_closest_marker("without_netkit")) == has
-        and not item.get_closest_marker("any_kernel")
+        if (
+            bool(item.get_closest_marker("without_netkit")) == has
+            and not item.get_closest_marker("any_kernel")
+        )
+        or (through_agent and item.get_closest_marker("once"))
     ]
     if out:
         config.hook.pytest_deselected(items=out)

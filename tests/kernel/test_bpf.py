@@ -18,7 +18,7 @@ from tests.kernel.conftest import Node
 DRIVER, GENERIC = 1, 2
 """XDP_ATTACHED_DRV and XDP_ATTACHED_SKB of linux/if_link.h."""
 
-pytestmark = pytest.mark.usefixtures("xdp_program")
+pytestmark = [pytest.mark.once, pytest.mark.usefixtures("xdp_program")]
 
 
 @pytest.fixture

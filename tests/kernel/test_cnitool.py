@@ -23,7 +23,7 @@ CONF = Path(__file__).parents[2] / "conf"
 EXAMPLES = sorted([*CONF.glob("*.conflist"), *CONF.glob("kubernetes/**/*.conflist")])
 """Those in conf/meta are for other programs, see test_meta.py."""
 
-pytestmark = pytest.mark.skipif(not CNITOOL, reason=NO_CNITOOL)
+pytestmark = [pytest.mark.once, pytest.mark.skipif(not CNITOOL, reason=NO_CNITOOL)]
 
 
 @pytest.fixture

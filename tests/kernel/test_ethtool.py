@@ -12,6 +12,8 @@ from tests.ethtool.fake import NTUPLE, FakeNic
 from tests.kernel import judge
 from tests.kernel.conftest import Node
 
+pytestmark = pytest.mark.once
+
 
 @pytest.fixture
 def host(node: Node) -> Iterator[Namespace]:

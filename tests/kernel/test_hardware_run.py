@@ -21,6 +21,8 @@ from tests.hardware.steps import Role
 from tests.kernel import judge
 from tests.kernel.conftest import Node
 
+pytestmark = pytest.mark.once
+
 ROOT = Path(__file__).parents[2]
 COMMAND = [sys.executable, "-m", "tests.hardware"]
 

@@ -48,9 +48,13 @@ os.execv(sys.argv[2], sys.argv[2:])
 """
 """A seccomp filter that answers the registration of a queue with an errno, as other NICs would."""
 
-pytestmark = pytest.mark.skipif(
-    not LIBURING, reason="no liburing: name one in CNI_NETKIT_LIBURING (tests/lab/fetch liburing)"
-)
+pytestmark = [
+    pytest.mark.once,
+    pytest.mark.skipif(
+        not LIBURING,
+        reason="no liburing: name one in CNI_NETKIT_LIBURING (tests/lab/fetch liburing)",
+    ),
+]
 
 
 @pytest.fixture(scope="session")

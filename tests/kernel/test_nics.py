@@ -129,6 +129,7 @@ def test_what_somebody_else_changed_since_is_left(node: Node, host: Namespace) -
     assert judge.rings(nic)["tcp_data_split"] == 1
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("role", [IO_URING, AF_XDP], ids=["io_uring", "af_xdp"])
 def test_killed_at_any_point_then_prepared_again_or_restored(
     node: Node, host: Namespace, role: dict[str, Any]
