@@ -421,14 +421,19 @@ remove_units() {
 
 # A record tells how to take back what a living container has: only its plugin can do that.
 remove_state() {
-    local attached
+    local attached prepared
     [[ ! -e $runtime_folder ]] || act "remove $runtime_folder" rm -rf "$runtime_folder"
     [[ -d $records ]] || return 0
-    attached=$(find "$records" -mindepth 2 -name '*.json' | wc -l)
+    attached=$(find "$records" -mindepth 2 -name '*:*.json' | wc -l)
+    prepared=$(find "$records" -path "$records/nics/*.json" ! -name '*:*' -printf '%f ')
+    if [[ $prepared ]]; then
+        say "prepared NICs stay as they are: ${prepared//.json/}"
+        say "to put back what they were before, install again and type: cni-netkit nic restore NAME"
+    fi
     if ((attached)); then
         say "$attached attachments of containers are still recorded in $records, which is left:"
         say "to delete these containers the runtime needs the plugin, install it again for that"
-    else
+    elif [[ ! $prepared ]]; then
         act "remove $records, where no attachment is recorded" rm -rf "$records"
         [[ $dry_run ]] || rmdir --ignore-fail-on-non-empty "${records%/*}"
     fi

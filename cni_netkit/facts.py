@@ -55,6 +55,8 @@ def needed(conf: NetConf) -> frozenset[str]:
         wanted.add("scrub")
     if conf.lease is not None:
         wanted.add("queue-create")
+    if conf.lease is not None and conf.lease.workload == "af_xdp":
+        wanted.add("xsk-diag")
     return frozenset(wanted)
 
 

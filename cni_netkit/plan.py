@@ -38,6 +38,12 @@ LACKING = {
     "scrub": ("netkit scrub settings", "scrub or peerScrub", "6.12", "leave the option out"),
     "single": ("single netkit devices", 'pairing "single"', "7.1", "run a newer kernel"),
     "queue-create": ("leasing of receive queues", "lease", "7.1", "run a newer kernel"),
+    "xsk-diag": (
+        "listing of AF_XDP sockets (CONFIG_XDP_SOCKETS_DIAG)",
+        'lease.workload "af_xdp"',
+        "5.1",
+        "install or build the module xsk_diag: by it the agent knows whose a socket is",
+    ),
 }
 
 

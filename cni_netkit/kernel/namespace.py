@@ -116,7 +116,7 @@ class Namespace:
     # Devices
 
     def features(self, wanted: Iterable[str]) -> frozenset[str]:
-        """Which of the features "netkit", "single", "scrub", "queue-create" the kernel has."""
+        """Which of the features the kernel has: those of `PROBES`, "queue-create", "xsk-diag"."""
         for name in wanted:
             if name not in _known_features:
                 _known_features[name] = self._has(name)
@@ -399,6 +399,10 @@ class Namespace:
             from cni_netkit.kernel import netdev
 
             return netdev.can_create_queues(netdev.family(self._genl))
+        if feature == "xsk-diag":
+            from cni_netkit.kernel import xsk
+
+            return xsk.can_list(self.netns)
         return link.knows(self._rtnl, PROBES[feature])
 
     def _nsid(self, asked: str, other: Namespace) -> int | None:

@@ -80,6 +80,17 @@ def bound(descriptor: int, netns: Netns) -> Bound:
     )
 
 
+def can_list(netns: Netns) -> bool:
+    """Whether the kernel lists AF_XDP sockets; asked for it, it loads what does."""
+    try:
+        next(every(netns), None)
+    except KernelError as error:
+        if error.errno == errno.ENOENT:
+            return False
+        raise
+    return True
+
+
 def every(netns: Netns) -> Iterator[tuple[int, Bound]]:
     """The AF_XDP sockets of a namespace that are bound and open: cookie, and what to.
 

@@ -183,6 +183,18 @@ def test_uninstall_leaves_records_of_living_containers(installed: Machine) -> No
     assert left == {record, "/var/lib/cni/netkit/lock"}
 
 
+def test_uninstall_names_nics_that_stay_prepared(installed: Machine) -> None:
+    """What they were before is on record, and stays there."""
+    record = "/var/lib/cni/netkit/nics/eth1.json"
+    put(installed, record, "{}")
+    said = installed.install("--uninstall")
+    assert "prepared NICs stay as they are: eth1" in said
+    assert "cni-netkit nic restore NAME" in said
+    assert "attachments" not in said
+    left = {name for name in installed.files() if not installed.is_whiteout(name)}
+    assert left == {record}
+
+
 def test_conflist_is_written_only_if_asked_for_and_never_over_another(installed: Machine) -> None:
     """Default, example by name, file; one that is there stays, whoever wrote it."""
     example = (roots.ROOT / "conf" / "40-veth-fallback.conflist").read_text()
