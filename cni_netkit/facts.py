@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING
 
 from cni_netkit.kernel.errors import KernelError
 from cni_netkit.kernel.model import Feature, Link, Queue
-from cni_netkit.nics import readiness
 from cni_netkit.spec.config import Lease, NetConf
 from cni_netkit.spec.errors import CNIError, Code
-from cni_netkit.spec.nics import Preparation
 from cni_netkit.steps.flows import NTUPLE
 
 if TYPE_CHECKING:
     from cni_netkit.kernel.namespace import Namespace
+    from cni_netkit.spec.nics import Preparation
 
 DEFAULT_MTU = 1500
 
@@ -98,6 +97,9 @@ def _with_preparation(host: Namespace, nic: Nic, lease: Lease) -> Nic:
     """Add what matters of it: the pool where none is configured, all where there is a workload."""
     if lease.workload is None and lease.queues is not None:
         return nic
+    # Only a lease needs it: a call without an agent pays for every import.
+    from cni_netkit.nics import readiness
+
     record = readiness.prepared(nic.link)
     if record is None:
         return nic

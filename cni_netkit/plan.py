@@ -1,13 +1,14 @@
 """Deciding: from a configuration and the facts to steps with every name fixed. Pure."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cni_netkit.attachment import Attachment
 from cni_netkit.facts import Facts, Nic, needed
-from cni_netkit.spec.config import Lease, Limits, NetConf
+from cni_netkit.spec.config import Lease, Limits, NetConf, ranges
 from cni_netkit.spec.errors import CNIError, Code
-from cni_netkit.spec.nics import Role, ranges
 from cni_netkit.steps.address import ContainerAddresses, HostRoutes
 from cni_netkit.steps.bandwidth import Bandwidth
 from cni_netkit.steps.base import Step, missing_nic
@@ -16,6 +17,9 @@ from cni_netkit.steps.flows import Flows
 from cni_netkit.steps.ipam import Reservation
 from cni_netkit.steps.lease import Leases, refused
 from cni_netkit.steps.masquerade import Masquerade
+
+if TYPE_CHECKING:
+    from cni_netkit.spec.nics import Role
 
 KINDS: dict[str, type[Any]] = {
     kind.name: kind

@@ -120,6 +120,17 @@ def parse_queues(value: object) -> tuple[int, ...]:
     return tuple(sorted(set(numbers)))
 
 
+def ranges(numbers: Iterable[int]) -> str:
+    """Numbers as people write them: "8-11,14"."""
+    parts: list[list[int]] = []
+    for number in sorted(set(numbers)):
+        if parts and parts[-1][1] == number - 1:
+            parts[-1][1] = number
+        else:
+            parts.append([number, number])
+    return ",".join(f"{first}-{last}" if last > first else f"{first}" for first, last in parts)
+
+
 def without_null(given: object) -> object:
     """Leave out keys whose value is null: for Go, that writes them, they are absent."""
     if not isinstance(given, Mapping):

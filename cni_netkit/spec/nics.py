@@ -1,11 +1,10 @@
 """How NICs are to be prepared: /etc/cni-netkit/nics.json, and the words of the command."""
 
-from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
 
-from cni_netkit.spec.config import Model, parse_queues, valid_ifname
+from cni_netkit.spec.config import Model, parse_queues, ranges, valid_ifname
 from cni_netkit.spec.errors import CNIError, Code
 
 Role = Literal["io_uring", "af_xdp"]
@@ -80,17 +79,6 @@ def believe_preparation(given: dict[str, Any], what: str) -> Preparation:
         return Preparation.model_validate(given)
     except ValidationError as error:
         raise _invalid(error, what) from None
-
-
-def ranges(numbers: Iterable[int]) -> str:
-    """Numbers as people write them: "8-11,14"."""
-    parts: list[list[int]] = []
-    for number in sorted(set(numbers)):
-        if parts and parts[-1][1] == number - 1:
-            parts[-1][1] = number
-        else:
-            parts.append([number, number])
-    return ",".join(f"{first}-{last}" if last > first else f"{first}" for first, last in parts)
 
 
 def _invalid(error: ValidationError, what: str) -> CNIError:

@@ -12,8 +12,9 @@ from cni_netkit.agent.nics import read
 from cni_netkit.kernel.model import Channels, Feature, Rings
 from cni_netkit.nics.settings import DEFAULT, differences, words
 from cni_netkit.nics.state import NicState
+from cni_netkit.spec.config import ranges
 from cni_netkit.spec.errors import CNIError
-from cni_netkit.spec.nics import Preparation, believe_nics, believe_preparation, ranges
+from cni_netkit.spec.nics import Preparation, believe_nics, believe_preparation
 from tests.unit.test_admin_leases import ETH7
 
 IO_URING = {"device": "eth0", "role": "io_uring", "queues": "8-15"}
