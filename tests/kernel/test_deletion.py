@@ -236,7 +236,7 @@ def test_group_of_nobody_else(crowd: Crowd, monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_device_of_a_namespace_that_went_meanwhile(node: Node) -> None:
     """Its id leads nowhere when the device is to be deleted: that is no failure."""
-    judge.run("ip", "link", "add", "d0", "type", "dummy")
+    judge.run("ip", "link", "add", "d0", "type", "veth", "peer", "peer-d0")
     host = Namespace.current()
     try:
         found = host.link("d0")
