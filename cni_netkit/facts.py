@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 from cni_netkit.kernel.errors import KernelError
 from cni_netkit.kernel.model import Feature, Link, Queue
-from cni_netkit.spec.config import Lease, NetConf
+from cni_netkit.spec.config import NetConf
 from cni_netkit.spec.errors import CNIError, Code
+from cni_netkit.spec.lease import Lease
 from cni_netkit.steps.flows import NTUPLE
 
 if TYPE_CHECKING:

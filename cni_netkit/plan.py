@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from cni_netkit.attachment import Attachment
 from cni_netkit.facts import Facts, Nic, needed
-from cni_netkit.spec.config import Lease, Limits, NetConf, ranges
+from cni_netkit.spec.config import Limits, NetConf
 from cni_netkit.spec.errors import CNIError, Code
+from cni_netkit.spec.lease import Lease, ranges
 from cni_netkit.steps.address import ContainerAddresses, HostRoutes
 from cni_netkit.steps.bandwidth import Bandwidth
 from cni_netkit.steps.base import Step, missing_nic

@@ -14,7 +14,7 @@ from cni_netkit.nics import readiness, settings
 from cni_netkit.nics.prepare import LEASING
 from cni_netkit.nics.state import NicState, look
 from cni_netkit.plan import LACKING
-from cni_netkit.spec.config import ranges
+from cni_netkit.spec.lease import ranges
 
 Looked = tuple[Nic, NicState]
 

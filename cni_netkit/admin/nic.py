@@ -12,7 +12,7 @@ from cni_netkit.nics.prepare import Change, nic_of, to_change
 from cni_netkit.nics.record import NicRecord, NicStore
 from cni_netkit.nics.settings import SETTINGS, Setting, differences, words
 from cni_netkit.nics.state import NicState, look
-from cni_netkit.spec.config import ranges
+from cni_netkit.spec.lease import ranges
 from cni_netkit.spec.nics import Preparation, believe_preparation
 
 NOTHING = "nothing to change"

@@ -9,8 +9,8 @@ from pydantic import ValidationError
 
 from cni_netkit.spec import version as versions
 from cni_netkit.spec.addresses import ip_address
-from cni_netkit.spec.config import Foreign, fold_keys
 from cni_netkit.spec.errors import CNIError, Code
+from cni_netkit.spec.model import Foreign, fold_keys
 from cni_netkit.spec.result import Result
 
 Address = IPv4Address | IPv6Address

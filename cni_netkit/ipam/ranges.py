@@ -8,7 +8,7 @@ from pydantic.alias_generators import to_camel
 
 from cni_netkit.ipam.base import Address, canonical
 from cni_netkit.spec.addresses import ip_address, ip_network
-from cni_netkit.spec.config import Foreign, fold_keys
+from cni_netkit.spec.model import Foreign, fold_keys
 from cni_netkit.spec.result import JSON, read_route
 
 DATA_DIR = "/var/lib/cni/networks"

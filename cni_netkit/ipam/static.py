@@ -13,8 +13,9 @@ from cni_netkit.ipam.base import (
     requested,
 )
 from cni_netkit.spec.addresses import ip_address, ip_interface
-from cni_netkit.spec.config import DNS, Foreign
+from cni_netkit.spec.config import DNS
 from cni_netkit.spec.errors import CNIError, Code
+from cni_netkit.spec.model import Foreign
 from cni_netkit.spec.result import JSON, Result, read_route
 
 

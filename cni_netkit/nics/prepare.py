@@ -20,8 +20,8 @@ from cni_netkit.nics.settings import (
     words,
 )
 from cni_netkit.nics.state import NicState, look
-from cni_netkit.spec.config import ranges
 from cni_netkit.spec.errors import CNIError, Code
+from cni_netkit.spec.lease import ranges
 from cni_netkit.spec.nics import Preparation, Role
 from cni_netkit.steps.lease import refused
 from cni_netkit.undo import Failures, Undo

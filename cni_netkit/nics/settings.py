@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from cni_netkit.kernel.model import Link
 from cni_netkit.nics.state import NicState, Table
-from cni_netkit.spec.config import ranges
+from cni_netkit.spec.lease import ranges
 from cni_netkit.spec.nics import Preparation
 from cni_netkit.steps.flows import NTUPLE
 

@@ -8,29 +8,16 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Discriminator,
-    Field,
-    Tag,
-    ValidationError,
-    model_validator,
-)
-from pydantic.alias_generators import to_camel
+from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from cni_netkit.spec.annotations import Chosen, choose, valid_choice
 from cni_netkit.spec.errors import CNIError, Code
-from cni_netkit.spec.request import check_ifname
+from cni_netkit.spec.lease import LIST, WORD, Lease
+from cni_netkit.spec.model import Foreign, Model, fold_keys, valid_ifname
 
 MTU_MIN, MTU_MAX = 68, 65535
 DEVICE_ID_FORM = r"[A-Za-z0-9][A-Za-z0-9_.:@-]*"
 """What becomes part of a path under /sys/bus."""
-
-QUEUES_MAX = 1024
-"""NETKIT_NUM_RX_QUEUES_MAX of drivers/net/netkit.c; queue 0 is the device's own."""
 
 RATE_MAX = 2**64 - 1
 BURST_MAX = 8 * (2**32 - 1) - 1
@@ -54,13 +41,6 @@ Scrubbing = Literal["default", "none"]
 def _valid_mtu(value: int) -> int:
     if value != 0 and not MTU_MIN <= value <= MTU_MAX:
         raise ValueError(f"must be 0 (automatic) or from {MTU_MIN} to {MTU_MAX}")
-    return value
-
-
-def valid_ifname(value: str) -> str:
-    """Pass a device name on. Raises ValueError for what the kernel would not take."""
-    if fault := check_ifname(value):
-        raise ValueError(fault)
     return value
 
 
@@ -93,71 +73,6 @@ def _valid_burst(value: int) -> int:
     if value != 0 and not 8 <= value <= BURST_MAX:
         raise ValueError(f"must be 0 (no limit) or from 8 to {BURST_MAX} bits")
     return value
-
-
-def parse_queues(value: object) -> tuple[int, ...]:
-    """Read a pool of queue numbers: a list [14, 15], or ranges "8-11,14". Duplicates fall away."""
-    if isinstance(value, str):
-        numbers: list[int] = []
-        for part in value.split(","):
-            match = re.fullmatch(r"\s*(\d{1,5})(?:\s*-\s*(\d{1,5}))?\s*", part)
-            if not match:
-                raise ValueError(f'{part!r} is neither a queue nor a range such as "8-11"')
-            first, last = int(match[1]), int(match[2] or match[1])
-            if last < first:
-                raise ValueError(f"the range {part.strip()} runs backwards")
-            numbers.extend(range(first, last + 1))
-    elif isinstance(value, list | tuple):
-        if any(isinstance(number, bool) or not isinstance(number, int) for number in value):
-            raise ValueError("a list of queues has numbers only")
-        numbers = list(value)
-    else:
-        raise ValueError('must be a list [14, 15] or ranges "8-11,14"')
-    if not numbers:
-        raise ValueError("is empty: name at least one queue, or leave it out")
-    if any(not 0 <= number <= 65535 for number in numbers):
-        raise ValueError("queues are numbered from 0 to 65535")
-    return tuple(sorted(set(numbers)))
-
-
-def ranges(numbers: Iterable[int]) -> str:
-    """Numbers as people write them: "8-11,14"."""
-    parts: list[list[int]] = []
-    for number in sorted(set(numbers)):
-        if parts and parts[-1][1] == number - 1:
-            parts[-1][1] = number
-        else:
-            parts.append([number, number])
-    return ",".join(f"{first}-{last}" if last > first else f"{first}" for first, last in parts)
-
-
-def without_null(given: object) -> object:
-    """Leave out keys whose value is null: for Go, that writes them, they are absent."""
-    if not isinstance(given, Mapping):
-        return given
-    return {key: value for key, value in given.items() if value is not None}
-
-
-class Model(BaseModel):
-    """Strict: no unknown keys, no silent conversion of types."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, alias_generator=to_camel)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _null_is_absent(cls, given: object) -> object:
-        return without_null(given)
-
-
-class Foreign(BaseModel):
-    """Words of others (the specification, runtimes): what we do not know is not our business."""
-
-    model_config = ConfigDict(extra="ignore", frozen=True, alias_generator=to_camel)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _null_is_absent(cls, given: object) -> object:
-        return without_null(given)
 
 
 class DNS(Foreign):
@@ -210,68 +125,6 @@ class RuntimeConfig(Foreign):
     dns: CapabilityDNS | None = None
     device_id: Annotated[DeviceID | None, Field(alias="deviceID")] = None
     bandwidth: Limits | None = None
-
-
-class Flow(Model):
-    """What is sent to a port of the container's addresses."""
-
-    proto: Literal["tcp", "udp"]
-    dst_port: Annotated[int, Field(ge=1, le=65535)]
-
-
-def _some_flows(value: tuple[Flow, ...]) -> tuple[Flow, ...]:
-    if not value:
-        raise ValueError('is empty: name a flow, or set it to "none"')
-    return tuple(dict.fromkeys(value))
-
-
-WORD, LIST = "(word)", "(list)"
-"""Two forms of one key, which are no part of its path."""
-
-Flows = Annotated[
-    Annotated[Literal["address", "none"], Tag(WORD)]
-    | Annotated[tuple[Flow, ...], Field(strict=False), AfterValidator(_some_flows), Tag(LIST)],
-    Discriminator(lambda value: LIST if isinstance(value, list | tuple) else WORD),
-]
-
-
-class Lease(Model):
-    """Receive queues of a physical NIC, lent to the container's device."""
-
-    device: Annotated[str, AfterValidator(valid_ifname)] | None = None
-    count: Annotated[int, Field(ge=1, lt=QUEUES_MAX)] = 1
-    queues: Annotated[tuple[int, ...], BeforeValidator(parse_queues)] | None = None
-    workload: Literal["io_uring", "af_xdp"] | None = None
-    flows: Flows | None = None
-
-    @property
-    def wanted_flows(self) -> tuple[str, ...]:
-        """The flows to be brought to the queues: "tcp", or with a port "tcp 9000"."""
-        flows = self.flows or ("address" if self.workload == "io_uring" else "none")
-        if flows == "none":
-            return ()
-        if flows == "address":
-            return ("tcp",) if self.workload == "io_uring" else ("tcp", "udp")
-        return tuple(f"{flow.proto} {flow.dst_port}" for flow in flows)
-
-    @model_validator(mode="after")
-    def _io_uring_receives_tcp(self) -> "Lease":
-        listed = self.flows if isinstance(self.flows, tuple) else ()
-        if self.workload == "io_uring" and any(flow.proto == "udp" for flow in listed):
-            raise ValueError(
-                'flows has "udp", but workload "io_uring" receives TCP: what comes as UDP to a '
-                "queue of its memory nobody can read"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _pool_is_large_enough(self) -> "Lease":
-        if self.queues is not None and len(self.queues) < self.count:
-            raise ValueError(
-                f"count is {self.count}, but queues names only {len(self.queues)}; "
-                "name more queues or ask for fewer"
-            )
-        return self
 
 
 class Log(Model):
@@ -382,16 +235,6 @@ def _impossible_with_lease(conf: NetConf, lease: Lease) -> Iterable[str]:
 
 PLANNED = ("bpf",)
 """Keys of the contract that this version knows and refuses."""
-
-
-def fold_keys(model: type[BaseModel], given: Mapping[str, Any]) -> dict[str, Any]:
-    """Give keys the case that `model` knows, as Go's JSON decoder does; an exact match wins."""
-    known = {
-        (field.alias or name).lower(): field.alias or name
-        for name, field in model.model_fields.items()
-    }
-    folded = {known.get(key.lower(), key): value for key, value in given.items()}
-    return folded | {key: value for key, value in given.items() if key in folded}
 
 
 def believe(raw: Mapping[str, Any], requested_mac: str | None = None) -> NetConf:

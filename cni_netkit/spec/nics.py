@@ -4,8 +4,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
 
-from cni_netkit.spec.config import Model, parse_queues, ranges, valid_ifname
 from cni_netkit.spec.errors import CNIError, Code
+from cni_netkit.spec.lease import parse_queues, ranges
+from cni_netkit.spec.model import Model, valid_ifname
 
 Role = Literal["io_uring", "af_xdp"]
 

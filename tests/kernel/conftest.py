@@ -325,6 +325,14 @@ def own_node() -> Iterator[Node]:
 
 
 @pytest.fixture
+def host(node: Node) -> Iterator[Namespace]:
+    """The node's namespace, as the plugin asks it."""
+    found = Namespace.current()
+    yield found
+    found.close()
+
+
+@pytest.fixture
 def fake_nic(monkeypatch: pytest.MonkeyPatch) -> Callable[..., FakeNic]:
     """Give a NIC of the lab what netdevsim has not: RSS, contexts, rules for flows.
 

@@ -21,13 +21,6 @@ DRIVER, GENERIC = 1, 2
 pytestmark = [pytest.mark.once, pytest.mark.usefixtures("xdp_program")]
 
 
-@pytest.fixture
-def host(node: Node) -> Iterator[Namespace]:
-    found = Namespace.current()
-    yield found
-    found.close()
-
-
 def look(host: Namespace, name: str) -> Link:
     found = host.link(name=name)
     assert found

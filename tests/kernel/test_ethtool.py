@@ -1,7 +1,7 @@
 """Rings, channels and features of a NIC, set by us and judged by the real ethtool."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 
@@ -13,14 +13,6 @@ from tests.kernel import judge
 from tests.kernel.conftest import Node
 
 pytestmark = pytest.mark.once
-
-
-@pytest.fixture
-def host(node: Node) -> Iterator[Namespace]:
-    """The host of a test."""
-    namespace = Namespace.current()
-    yield namespace
-    namespace.close()
 
 
 def linked(host: Namespace, name: str) -> Link:

@@ -25,14 +25,6 @@ IO_URING = {"role": "io_uring", "queues": "4-7"}
 AF_XDP = {"role": "af_xdp", "queues": "4-7", "copy": True}
 
 
-@pytest.fixture
-def host(node: Node) -> Iterator[Namespace]:
-    """The host's namespace, of the node's."""
-    found = Namespace.current()
-    yield found
-    found.close()
-
-
 def wanted(nic: str, **keys: Any) -> Preparation:
     """A preparation."""
     return believe_preparation({"device": nic, **keys}, "the test")

@@ -116,13 +116,6 @@ def xsk_socket(node: Node, folder: Path) -> Iterator[Path]:
         yield folder / "xsk.sock"
 
 
-@pytest.fixture
-def host(node: Node) -> Iterator[Namespace]:
-    found = Namespace.current()
-    yield found
-    found.close()
-
-
 def prepare(host: Namespace, name: str) -> None:
     nic = host.link(name=name)
     assert nic

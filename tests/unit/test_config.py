@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from cni_netkit.spec.config import Lease, NetConf, believe
+from cni_netkit.spec.config import NetConf, believe
+from cni_netkit.spec.lease import Lease
 from tests.unit.given import conf, refused
 
 LEASE = {"device": "eth0"}

@@ -12,8 +12,8 @@ from cni_netkit.agent.nics import read
 from cni_netkit.kernel.model import Channels, Feature, Rings
 from cni_netkit.nics.settings import DEFAULT, differences, words
 from cni_netkit.nics.state import NicState
-from cni_netkit.spec.config import ranges
 from cni_netkit.spec.errors import CNIError
+from cni_netkit.spec.lease import ranges
 from cni_netkit.spec.nics import Preparation, believe_nics, believe_preparation
 from tests.unit.test_admin_leases import ETH7
 
