@@ -18,6 +18,7 @@ from cni_netkit.attachment import Attachment
 from cni_netkit.kernel.errors import NoNamespace
 from cni_netkit.kernel.namespace import Namespace
 from cni_netkit.release import sweep
+from cni_netkit.spec.addresses import ip_interface
 from cni_netkit.spec.errors import CNIError, Code
 from cni_netkit.spec.request import Request
 from cni_netkit.spec.version import NEWEST
@@ -231,10 +232,13 @@ def _detach(record: Record) -> None:
 
 
 def _configuration(target: Record, arguments: argparse.Namespace) -> JSON:
-    """As of a plugin that is chained behind that of `target`: flows go by its addresses."""
+    """As of a plugin that is chained behind that of `target`: flows go by its addresses.
+
+    Where that has none of our IPAM, by all that the container has.
+    """
     keys = ("device", "count", "queues", "workload", "flows")
     given = {key: getattr(arguments, key) for key in keys}
-    addresses = target.outcome.get("addresses") or ()
+    addresses = target.outcome.get("addresses") or _addresses_in(target.netns)
     return {
         "cniVersion": NEWEST,
         "name": target.attachment.network,
@@ -248,6 +252,18 @@ def _configuration(target: Record, arguments: argparse.Namespace) -> JSON:
             "ips": [{**each, "interface": 0} for each in addresses],
         },
     }
+
+
+def _addresses_in(netns: str) -> list[JSON]:
+    """What others gave the container; not what is of one link, or of the container alone."""
+    with closing(Namespace.at(netns)) as inside:
+        found = [each for link in inside.links() for each in inside.addresses(link.index)]
+    addresses = ((each, ip_interface(each).ip) for each in found)
+    return [
+        {"address": each}
+        for each, address in addresses
+        if not (address.is_link_local or address.is_loopback)
+    ]
 
 
 def _print(made: JSON, title: str) -> None:

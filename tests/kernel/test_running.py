@@ -96,6 +96,9 @@ def test_options(
     assert judge.link("zc0", c) is None
 
 
+FD_OF_ANOTHER = "fd00:0009:0000:0000:0000:0000:0000:0002"
+
+
 @pytest.mark.parametrize("dead", [False, True])
 def test_flows(
     node: Node, conf: Conf, cni_netkit: Command, fake_nic: Callable[..., FakeNic], *, dead: bool
@@ -120,18 +123,27 @@ def test_flows(
     assert shown(nic) == set()
 
 
-def test_flows_without_addresses(
+def test_flows_of_a_container_of_another_plugin(
     node: Node, cni_netkit: Command, fake_nic: Callable[..., FakeNic]
 ) -> None:
-    """Those of another plugin's container are not known: error 7, and what to do."""
+    """All addresses that the kernel shows in it; where it has none, error 7 and what to do."""
     name, c = node.nic(), node.container()
-    fake_nic(name)
+    nic = fake_nic(name)
     node.prepare(name, "io_uring", "4-7")
     options = ("--device", name, "--workload", "io_uring")
+    judge.run("ip", "-n", c, "link", "set", "lo", "up")
     error = cni_netkit.fails("lease", "add", c, *options)
     assert "error 7: lease.flows" in error
-    cni_netkit("lease", "add", c, *options, "--flows", "none")
-    assert set(judge.leases(name)) == {7}
+    judge.run("ip", "-n", c, "link", "add", "eth0", "type", "veth", "peer", "eth9")
+    for address in ("10.9.0.2/24", "fd00:9::2/64"):
+        judge.run("ip", "-n", c, "address", "add", address, "dev", "eth0")
+    judge.run("ip", "-n", c, "link", "set", "eth0", "up")
+    judge.run("ip", "-n", c, "link", "set", "eth9", "up")
+    cni_netkit("lease", "add", c, *options)
+    rules = {("tcp", "10.9.0.2", 0, "queue", 7), ("tcp", FD_OF_ANOTHER, 0, "queue", 7)}
+    assert shown(nic) == rules
+    cni_netkit("lease", "remove", c)
+    assert shown(nic) == set()
 
 
 def test_no_packet_is_lost(node: Node, conf: Conf, cni_netkit: Command, tmp_path: Path) -> None:
