@@ -10,7 +10,6 @@ import pytest
 
 from tests.kernel import judge
 from tests.kernel.conftest import DUAL_STACK, Node
-from tests.kernel.test_cnitool import with_nic
 from tests.kubernetes import containerd, kubelet
 from tests.kubernetes.conftest import INSTALLED, JSON, ROOT, Pod, daemon
 
@@ -64,6 +63,18 @@ def test_probes_follow_the_agent(pod: Pod, kind: str) -> None:
     status, output = pod.probe(kind)
     assert status != 0
     assert json.loads(output)["code"] == 11
+
+
+def with_nic(node: Node, conflist: JSON) -> JSON:
+    """Name a NIC of the lab where an example names eth0, and prepare it."""
+    leasing = [plugin for plugin in conflist["plugins"] if "lease" in plugin]
+    nic = node.nic() if leasing else ""
+    for plugin in leasing:
+        plugin["lease"]["device"] = nic
+        if role := plugin["lease"].get("workload"):
+            node.prepare(nic, role, "4-7")
+            plugin["lease"]["flows"] = "none"  # netdevsim has no ntuple filters
+    return conflist
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
