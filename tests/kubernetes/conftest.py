@@ -51,6 +51,7 @@ def runtime(tmp_path_factory: pytest.TempPathFactory) -> Iterator[containerd.Con
         # As systemd has them: what the runtime mounts there is seen by containers.
         judge.run("mount", "--make-shared", own)
     judge.run("mount", "-t", "sysfs", "sysfs", "/sys")
+    judge.run("mount", "-t", "bpf", "bpf", "/sys/fs/bpf")
     judge.run("mount", "-t", "cgroup2", "cgroup2", "/sys/fs/cgroup")
     judge.run("ip", "link", "set", "lo", "up")
     os.makedirs("/opt/cni/bin")
