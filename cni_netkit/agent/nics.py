@@ -109,7 +109,9 @@ class Keeper:
             self._seen[name] = seen
             if link is not None:
                 changes = prepare(host, preparation)
-                log.info("NIC prepared", nic=name, role=preparation.role, changed=len(changes))
+                # A link that goes up and down is no news.
+                say = log.info if changes else log.debug
+                say("NIC prepared", nic=name, role=preparation.role, changed=len(changes))
         except Exception as error:
             failure = as_cni_error(error)
             log.error(f"NIC {name}: {failure.message}", details=failure.details)
