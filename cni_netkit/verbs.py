@@ -11,6 +11,7 @@ from cni_netkit import log
 from cni_netkit import plan as plans
 from cni_netkit.attachment import Attachment
 from cni_netkit.facts import look, look_for_status
+from cni_netkit.kernel.errors import ProgramError
 from cni_netkit.kernel.namespace import Namespace
 from cni_netkit.release import collect_one, collect_unrecorded, release
 from cni_netkit.spec import request as requests
@@ -181,10 +182,11 @@ def status(request: Request) -> None:
         plans.check_prerequisites(conf, facts)
         if chosen := ipam_of(request, conf, Attachment(request.network, "", "")):
             chosen.status()
-    except CNIError as error:
-        if error.code in (Code.KERNEL_LACKS_FEATURE, Code.UNUSABLE_NIC, Code.NO_ADDRESS):
-            raise CNIError(Code.NOT_AVAILABLE, error.message, error.details) from None
-        raise
+    except (CNIError, ProgramError) as error:
+        failure = as_cni_error(error)
+        if failure.code in PREREQUISITES:
+            raise CNIError(Code.NOT_AVAILABLE, failure.message, failure.details) from None
+        raise failure from None
     finally:
         host.close()
 
@@ -193,6 +195,11 @@ def version(request: Request) -> JSON:
     """Name the versions of the specification that this plugin speaks."""
     return {"cniVersion": request.version, "supportedVersions": list(versions.SUPPORTED)}
 
+
+PREREQUISITES = frozenset(
+    (Code.KERNEL_LACKS_FEATURE, Code.UNUSABLE_NIC, Code.NO_ADDRESS, Code.BPF_NOT_ATTACHABLE)
+)
+"""What keeps every ADD from working, and so the node from being ready."""
 
 VERBS: Mapping[str, Verb] = {
     "ADD": Verb(add, ("CONTAINERID", "NETNS", "IFNAME"), reads_arguments=True),

@@ -7,7 +7,7 @@ from typing import Any
 
 from cni_netkit import ipam
 from cni_netkit.attachment import Attachment, bears
-from cni_netkit.kernel.errors import KernelError, NoNamespace
+from cni_netkit.kernel.errors import KernelError, NoNamespace, ProgramError
 from cni_netkit.kernel.model import Link
 from cni_netkit.kernel.namespace import Namespace
 from cni_netkit.spec import version as versions
@@ -145,6 +145,8 @@ def as_cni_error(error: BaseException) -> CNIError:
         return CNIError(Code.KERNEL_REFUSED, str(error), ADVICE.get(error.errno, ""))
     if isinstance(error, NoNamespace):
         return CNIError(Code.UNKNOWN_CONTAINER, str(error), "the container may be gone already")
+    if isinstance(error, ProgramError):
+        return CNIError(Code.BPF_NOT_ATTACHABLE, str(error), "cni-netkit doctor looks at the NICs")
     if isinstance(error, OSError):
         return CNIError(Code.IO_FAILURE, f"{error.filename or 'input or output'}: {error.strerror}")
     return CNIError(

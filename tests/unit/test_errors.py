@@ -2,7 +2,9 @@
 
 import pytest
 
+from cni_netkit.kernel.errors import KernelError, NoNamespace, ProgramError
 from cni_netkit.spec.errors import CNIError, Code
+from cni_netkit.world import as_cni_error
 
 CONTRACT = {
     1: "INCOMPATIBLE_VERSION",
@@ -49,3 +51,21 @@ def test_what_failed_besides(details: str, expected: str) -> None:
     error = CNIError(5, "it", details)
     error.also("more")
     assert (error.message, error.details) == ("it", expected)
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (CNIError(7, "it"), 7),
+        (KernelError("ask", 17), 103),
+        (KernelError("ask", 1), 104),
+        (NoNamespace("/run/netns/x", "gone"), 3),
+        (ProgramError("load libbpf.so.1: it is not there"), 107),
+        (OSError(28, "full"), 5),
+        (ValueError("ours"), 999),
+    ],
+    ids=repr,
+)
+def test_every_error_has_a_code(error: Exception, code: int) -> None:
+    """What is raised below becomes an error of the contract, and only a fault of ours is 999."""
+    assert as_cni_error(error).code == code
