@@ -138,11 +138,7 @@ def as_cni_error(error: BaseException) -> CNIError:
     if isinstance(error, CNIError):
         return error
     if isinstance(error, KernelError):
-        if error.errno == errno.EEXIST:
-            return CNIError(
-                Code.ALREADY_EXISTS, str(error), "what existed before was left as it is"
-            )
-        return CNIError(Code.KERNEL_REFUSED, str(error), ADVICE.get(error.errno, ""))
+        return _refused(error)
     if isinstance(error, NoNamespace):
         return CNIError(Code.UNKNOWN_CONTAINER, str(error), "the container may be gone already")
     if isinstance(error, ProgramError):
@@ -154,6 +150,12 @@ def as_cni_error(error: BaseException) -> CNIError:
         f"internal error: {type(error).__name__}: {error}",
         "this is a fault of cni-netkit; please report it with the log",
     )
+
+
+def _refused(error: KernelError) -> CNIError:
+    if error.errno == errno.EEXIST:
+        return CNIError(Code.ALREADY_EXISTS, str(error), "what existed before was left as it is")
+    return CNIError(Code.KERNEL_REFUSED, str(error), ADVICE.get(error.errno, ""))
 
 
 def valid_attachments(config: Mapping[str, Any]) -> set[tuple[str, str]]:
