@@ -256,7 +256,9 @@ def socket_of(
             made.setsockopt(283, ring, 16)
         index = judge.link(device, netns)["ifindex"]
         seat = struct.pack("=HHIII", 44, 2, index, queue, 0)
-        assert ctypes.CDLL(None).bind(made.fileno(), seat, len(seat)) == 0
+        # The queue of a socket that was closed just now is given back from a work queue.
+        bind = ctypes.CDLL(None).bind
+        judge.wait_for(lambda: bind(made.fileno(), seat, len(seat)) == 0, "the queue is free")
         yield made
 
 
