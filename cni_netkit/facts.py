@@ -99,13 +99,13 @@ def _with_preparation(host: Namespace, nic: Nic, lease: Lease) -> Nic:
     if lease.workload is None and lease.queues is not None:
         return nic
     # Only a lease needs it: a call without an agent pays for every import.
-    from cni_netkit.nics import readiness
+    from cni_netkit.nics import readiness, state
 
     record = readiness.prepared(nic.link)
     if record is None:
         return nic
     of_use = lease.workload == record.preparation.role
-    lacking = readiness.lacking(host, nic.link, record) if of_use else ()
+    lacking = readiness.lacking(state.look(host, nic.link), record) if of_use else ()
     return replace(nic, preparation=record.preparation, lacking=lacking)
 
 

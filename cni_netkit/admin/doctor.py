@@ -70,14 +70,14 @@ def _look(host: Namespace, features: frozenset[str]) -> list[Looked]:
     for nic in leases.nics(host):
         trial = nic.link.up and features >= LEASING
         refusal = host.refuses_to_lend(nic.link) if trial else None
-        record = readiness.prepared(nic.link)
+        record, state = readiness.prepared(nic.link), look(host, nic.link)
         known = replace(
             nic,
             refusal=refusal,
             preparation=record.preparation if record else None,
-            lacking=readiness.lacking(host, nic.link, record) if record else (),
+            lacking=readiness.lacking(state, record) if record else (),
         )
-        found.append((known, look(host, nic.link)))
+        found.append((known, state))
     return found
 
 

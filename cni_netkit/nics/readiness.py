@@ -1,16 +1,9 @@
 """Whether a NIC is what it was prepared to be; for ADD and STATUS, which change nothing there."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
 from cni_netkit.kernel.model import Link
 from cni_netkit.nics.record import NicRecord, NicStore
 from cni_netkit.nics.settings import differences, words
-from cni_netkit.nics.state import look
-
-if TYPE_CHECKING:
-    from cni_netkit.kernel.namespace import Namespace
+from cni_netkit.nics.state import NicState
 
 
 def prepared(link: Link) -> NicRecord | None:
@@ -19,9 +12,8 @@ def prepared(link: Link) -> NicRecord | None:
     return record if record and record.complete and record.is_of(link) else None
 
 
-def lacking(host: Namespace, link: Link, record: NicRecord) -> tuple[str, ...]:
+def lacking(state: NicState, record: NicRecord) -> tuple[str, ...]:
     """What the role needs and the NIC has not, in words; how large things are does not matter."""
-    state = look(host, link)
     faults = [
         f"{setting.name} is {words(setting, found)}, needed: {words(setting, wanted)}"
         for setting, found, wanted in differences(record.preparation, state, record.made)
