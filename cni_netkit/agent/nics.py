@@ -95,9 +95,11 @@ class Keeper:
                     self._keep(host, each)
                 if any(number == self._stopped.fileno() for number, _ in ready.poll()):
                     return
-                # What it says does not matter, nor what was lost: each NIC is looked at.
+                # What it says does not matter, nor what was lost: each NIC is looked at, once for
+                # all that has come, since every pod's start and end is heard here, too.
                 with contextlib.suppress(OSError):
-                    listener.recv(RECEIVE_BYTES)
+                    while listener.recv(RECEIVE_BYTES, socket.MSG_DONTWAIT):
+                        pass
 
     def _keep(self, host: Namespace, preparation: Preparation) -> None:
         name = preparation.device
