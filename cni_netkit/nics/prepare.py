@@ -57,10 +57,7 @@ Said = Callable[[list[Change]], None]
 def to_change(host: Namespace, preparation: Preparation) -> list[Change]:
     """What preparing would change. Raises error 102 or 103 where it cannot work."""
     link = nic_of(host, preparation.device)
-    record = _record(NicStore(), link, preparation)
-    before = look(host, link)
-    _check_possible(host, preparation, before)
-    return [Change(*each) for each in differences(preparation, before, record.made)]
+    return _planned(host, link, preparation, _record(NicStore(), link, preparation))
 
 
 def prepare(host: Namespace, preparation: Preparation, said: Said = lambda _: None) -> list[Change]:
@@ -74,12 +71,10 @@ def prepare(host: Namespace, preparation: Preparation, said: Said = lambda _: No
         link = nic_of(host, preparation.device)
         kept = _record(store, link, preparation)
         record = replace(deepcopy(kept), preparation=preparation)
-        said(to_change(host, preparation))
+        said(_planned(host, link, preparation, record))
         work = _Work(host, link, preparation, record, store)
         try:
-            for setting in SETTINGS:
-                work.bring_about(setting)
-            work.verify()
+            work.arrange()
         except BaseException as error:
             failure = _as_cni_error(error)
             failures = work.undo.run()
@@ -187,18 +182,22 @@ class _Work:
         self._host, self._link, self._preparation = host, link, preparation
         self._record, self._store = record, store
 
-    def bring_about(self, setting: Setting) -> None:
-        """Change a setting if it is not as it should be."""
+    def arrange(self) -> None:
+        """Change what is not as it should be, and look again: some settings follow others."""
         state = _now(self._host, self._link)
-        lacking = differences(self._preparation, state, self._record.made)
-        for each, found, wanted in lacking:
-            if each is setting:
-                self._change(Change(setting, found, wanted))
+        for setting in SETTINGS:
+            for each, found, wanted in self._lacking(state):
+                if each is setting:
+                    self._change(Change(setting, found, wanted))
+                    state = _now(self._host, self._link)
+        self._verify(state)
 
-    def verify(self) -> None:
+    def _lacking(self, state: NicState) -> list[tuple[Setting, Any, Any]]:
+        return differences(self._preparation, state, self._record.made)
+
+    def _verify(self, state: NicState) -> None:
         """A driver may take a setting and do something else."""
-        state = _now(self._host, self._link)
-        lacking = differences(self._preparation, state, self._record.made)
+        lacking = self._lacking(state)
         if lacking:
             change = Change(*lacking[0])
             raise CNIError(
@@ -235,6 +234,14 @@ class _Work:
 def _now(host: Namespace, link: Link) -> NicState:
     """What the NIC is like by now, also which program it runs."""
     return look(host, host.link(index=link.index) or link)
+
+
+def _planned(
+    host: Namespace, link: Link, preparation: Preparation, record: NicRecord
+) -> list[Change]:
+    state = look(host, link)
+    _check_possible(host, preparation, state)
+    return [Change(*each) for each in differences(preparation, state, record.made)]
 
 
 def _put_back(store: NicStore, record: NicRecord) -> None:
