@@ -23,7 +23,7 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 LAUNCHER = "cni_netkit/agent/launcher/netkit"
 FLAGS = ("-O2", "-static", "-s", "-std=c11", "-Wall", "-Wextra", "-Wconversion", "-Wshadow")
-PROGRAM = "cni_netkit/kernel/xdp/xsk.bpf"
+PROGRAM = "cni_netkit/kernel/bpf/xsk.bpf"
 PROGRAM_FLAGS = ("-O2", "-g", "-target", "bpf", "-std=gnu11", "-Wall", "-Wextra")
 """Without -g there are no types (BTF), from which libbpf knows what the map is."""
 

@@ -180,7 +180,7 @@ fingerprint() {
         cd "$from"
         find cni_netkit conf hatch_build.py pyproject.toml install.sh -type f \
             ! -name '*.pyc' ! -path cni_netkit/agent/launcher/netkit \
-            ! -path cni_netkit/kernel/xdp/xsk.bpf.o -print0 |
+            ! -path cni_netkit/kernel/bpf/xsk.bpf.o -print0 |
             sort --zero-terminated | xargs --null sha256sum
     else
         sha256sum <"$from"

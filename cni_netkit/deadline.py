@@ -47,7 +47,7 @@ def poll(what: str, attempt: Callable[[], bool]) -> None:
     with _limited():
         while not attempt():
             left(what)
-            with turns.given_up():
+            with turns.yielded():
                 time.sleep(PAUSE)
 
 

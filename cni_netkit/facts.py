@@ -60,7 +60,7 @@ def needed(conf: NetConf) -> frozenset[str]:
     return frozenset(wanted)
 
 
-def look(host: Namespace, conf: NetConf) -> Facts:
+def gather_facts(host: Namespace, conf: NetConf) -> Facts:
     """Find out what an ADD depends on; by name only, without listing what there is."""
     nic = _nic(host, conf)
     return Facts(
@@ -70,7 +70,7 @@ def look(host: Namespace, conf: NetConf) -> Facts:
     )
 
 
-def look_for_status(host: Namespace, conf: NetConf) -> Facts:
+def gather_status_facts(host: Namespace, conf: NetConf) -> Facts:
     """Find out whether the node has what any ADD needs."""
     features = host.features(needed(conf))
     nic = _nic(host, conf)
@@ -105,7 +105,7 @@ def _with_preparation(host: Namespace, nic: Nic, lease: Lease) -> Nic:
     if record is None:
         return nic
     of_use = lease.workload == record.preparation.role
-    lacking = readiness.lacking(state.look(host, nic.link), record) if of_use else ()
+    lacking = readiness.lacking(state.read_state(host, nic.link), record) if of_use else ()
     return replace(nic, preparation=record.preparation, lacking=lacking)
 
 

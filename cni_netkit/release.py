@@ -7,15 +7,22 @@ from functools import partial
 from cni_netkit import log
 from cni_netkit import plan as plans
 from cni_netkit.attachment import Attachment, parse_alias
+from cni_netkit.context import (
+    as_cni_error,
+    device_of,
+    ipam_of,
+    netns_of,
+    open_context,
+    recorded_ipam,
+)
 from cni_netkit.kernel.namespace import Namespace
 from cni_netkit.spec import version as versions
-from cni_netkit.spec.config import NetConf, believe
+from cni_netkit.spec.config import NetConf, validate
 from cni_netkit.spec.errors import CNIError
 from cni_netkit.spec.request import Request
 from cni_netkit.state import Record, Store
-from cni_netkit.steps.base import Outcome, World
+from cni_netkit.steps.base import Context, Outcome
 from cni_netkit.undo import Failures, Undo
-from cni_netkit.world import as_cni_error, device_of, ipam_of, netns_of, open_world, recorded_ipam
 
 
 def release(request: Request, store: Store, attachment: Attachment, record: Record | None) -> None:
@@ -24,17 +31,17 @@ def release(request: Request, store: Store, attachment: Attachment, record: Reco
     The record goes last, and only when everything worked.
     """
     netns = netns_of(record) if record is not None and not request.netns else ""
-    with open_world(request, store, attachment, netns=netns, must_exist=False) as world:
+    with open_context(request, store, attachment, netns=netns, must_exist=False) as context:
         undo = Undo(as_cni_error)
-        plan, outcome = _plan_of(request, attachment, record, world)
+        plan, outcome = _plan_of(request, attachment, record, context)
         for step in plan:
-            undo.push(step.describe(), partial(step.undo, world, outcome))
+            undo.push(step.describe(), partial(step.undo, context, outcome))
         for added in store.added_to(attachment):
             undo.push(
                 f"add {added.attachment}",
                 partial(_release_added, request, store, added.attachment),
             )
-        undo.run().throw()
+        undo.run().raise_first()
         store.remove(attachment, record.added_to if record else None)
 
 
@@ -47,27 +54,27 @@ def _release_added(request: Request, store: Store, attachment: Attachment) -> No
 
 
 def _plan_of(
-    request: Request, attachment: Attachment, record: Record | None, world: World
+    request: Request, attachment: Attachment, record: Record | None, context: Context
 ) -> tuple[plans.Plan, Outcome]:
     """What an attachment consists of: as recorded, or by its names."""
     if record is not None:
         try:
             plan, outcome = plans.from_record(record.steps), Outcome(**record.outcome)
-            world.ipam = recorded_ipam(request, record)
+            context.ipam = recorded_ipam(request, record)
             return plan, outcome
         except (KeyError, TypeError) as error:
             log.warning("the record is of another version", problem=repr(error))
-    return _plan_without_record(request, attachment, world), Outcome()
+    return _plan_without_record(request, attachment, context), Outcome()
 
 
-def _plan_without_record(request: Request, attachment: Attachment, world: World) -> plans.Plan:
+def _plan_without_record(request: Request, attachment: Attachment, context: Context) -> plans.Plan:
     """What an attachment of this configuration would consist of, for a record that was lost.
 
     A configuration that is not valid cannot have made one: then there are the names to go by.
     """
     try:
-        conf = believe(request.config)
-        world.ipam = ipam_of(request, conf, attachment)
+        conf = validate(request.config)
+        context.ipam = ipam_of(request, conf, attachment)
     except CNIError as error:
         log.warning("no record, and the configuration is not valid", problem=error.message)
         conf = NetConf(name=request.network)
@@ -89,12 +96,12 @@ def sweep(network: str | None = None) -> None:
             "DEL", str(record.config.get("cniVersion", versions.NEWEST)), config=record.config
         )
         failures = Failures(as_cni_error)
-        failures.attempt(
+        failures.run(
             f"release {attachment}",
             partial(collect_one, request, store, attachment, partial(_is_left_over, store)),
         )
         try:
-            failures.throw()
+            failures.raise_first()
         except CNIError as error:
             log.error("left for GC", attachment=str(attachment), problem=error.message)
         else:
@@ -139,6 +146,4 @@ def collect_unrecorded(
         host.close()
     for attachment in filter(None, map(parse_alias, dict.fromkeys(marks))):
         if attachment.network == request.network and attachment.container_id not in containers:
-            failures.attempt(
-                f"release {attachment}", partial(collect_one, request, store, attachment)
-            )
+            failures.run(f"release {attachment}", partial(collect_one, request, store, attachment))

@@ -14,24 +14,24 @@ AT_A_TIME = 2
 """One computes while the other is in a system call."""
 
 _semaphore = Semaphore(AT_A_TIME)
-_taken: ContextVar[bool] = ContextVar("taken", default=False)
+_held: ContextVar[bool] = ContextVar("held", default=False)
 
 
 @contextmanager
-def taken() -> Iterator[None]:
+def held() -> Iterator[None]:
     """Wait for a turn, and keep it meanwhile."""
     with _semaphore:
-        token = _taken.set(True)
+        token = _held.set(True)
         try:
             yield
         finally:
-            _taken.reset(token)
+            _held.reset(token)
 
 
 @contextmanager
-def given_up() -> Iterator[None]:
+def yielded() -> Iterator[None]:
     """Let another compute meanwhile, if this is a turn."""
-    if not _taken.get():
+    if not _held.get():
         yield
         return
     _semaphore.release()

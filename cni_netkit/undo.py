@@ -20,7 +20,7 @@ class Failures:
     def __bool__(self) -> bool:
         return bool(self._errors)
 
-    def attempt(self, what: str, action: Callable[[], None]) -> None:
+    def run(self, what: str, action: Callable[[], None]) -> None:
         """Call `action`; note its failure as one to `what`."""
         try:
             action()
@@ -36,13 +36,13 @@ class Failures:
         """Note a failure."""
         self._errors.append(error)
 
-    def note_on(self, error: BaseException) -> None:
+    def attach_to(self, error: BaseException) -> None:
         """Add the failures to the error that made undoing necessary; it stays the first."""
         if isinstance(error, CNIError):
             for failure in self._errors:
                 error.also(f"undoing failed too: {failure.message}")
 
-    def throw(self) -> None:
+    def raise_first(self) -> None:
         """Raise the first failure, the others noted on it; nothing if there is none."""
         if self._errors:
             first, *others = self._errors
@@ -67,5 +67,5 @@ class Undo:
         failures = Failures(self._translate)
         while self._entries:
             what, action = self._entries.pop()
-            failures.attempt(f"undo: {what}", action)
+            failures.run(f"undo: {what}", action)
         return failures

@@ -10,22 +10,22 @@ from typing import Any
 from cni_netkit import log
 from cni_netkit import plan as plans
 from cni_netkit.attachment import Attachment
-from cni_netkit.facts import look, look_for_status
+from cni_netkit.context import as_cni_error, ipam_of, open_context, recorded_ipam, valid_attachments
+from cni_netkit.facts import gather_facts, gather_status_facts
 from cni_netkit.kernel.errors import ProgramError
 from cni_netkit.kernel.namespace import Namespace
 from cni_netkit.release import collect_one, collect_unrecorded, release
 from cni_netkit.spec import request as requests
 from cni_netkit.spec import result as results
 from cni_netkit.spec import version as versions
-from cni_netkit.spec.config import NetConf, believe
+from cni_netkit.spec.config import NetConf, validate
 from cni_netkit.spec.errors import CNIError, Code
 from cni_netkit.spec.request import Request, Verb
 from cni_netkit.spec.result import JSON, Result
 from cni_netkit.state import Record, Store
-from cni_netkit.steps.base import Outcome, World, difference
+from cni_netkit.steps.base import Context, Outcome, difference
 from cni_netkit.steps.device import NO_MAC, Device
 from cni_netkit.undo import Failures, Undo
-from cni_netkit.world import as_cni_error, ipam_of, open_world, recorded_ipam, valid_attachments
 
 
 @dataclass(frozen=True)
@@ -76,34 +76,34 @@ def handle(
 
 def add(request: Request) -> JSON:
     """Attach: all or nothing."""
-    conf = believe(request.config, request.arguments.get("MAC"))
+    conf = validate(request.config, request.arguments.get("MAC"))
     previous = results.read(conf.prev_result or {}, request.version)
     attachment = _attachment(request)
     store = Store()
     with (
-        open_world(request, store, attachment, must_exist=True) as world,
+        open_context(request, store, attachment, must_exist=True) as context,
         store.lock(attachment),
     ):
-        facts = look(world.host, conf)
+        facts = gather_facts(context.host, conf)
         plan = plans.decide(attachment, conf, facts, previous.container_addresses)
-        world.ipam = ipam_of(request, conf, attachment)
+        context.ipam = ipam_of(request, conf, attachment)
         outcome = Outcome()
-        record = _promise(request, world, plan)
+        record = _new_record(request, context, plan)
         store.create(record)
-        world.save = partial(_save, store, record)
+        context.save = partial(_save, store, record)
         undo = Undo(as_cni_error)
         try:
             for step in plan:
-                undo.push(step.describe(), partial(step.undo, world, outcome))
-                step.do(world, outcome)
+                undo.push(step.describe(), partial(step.undo, context, outcome))
+                step.do(context, outcome)
             result = previous.followed_by(_result(request, conf, plan, facts.mtu, outcome))
             rendered = results.render(result, request.version)
             record.complete = True
-            world.save(outcome)
+            context.save(outcome)
         except BaseException as error:
             failure = as_cni_error(error)
             failures = undo.run()
-            failures.note_on(failure)
+            failures.attach_to(failure)
             if not failures:
                 store.remove(attachment, request.added_to)
             raise failure from error
@@ -124,7 +124,7 @@ def delete(request: Request) -> None:
 
 def check(request: Request) -> None:
     """Compare an attachment with what the kernel says; the first difference is an error."""
-    conf = believe(request.config)
+    conf = validate(request.config)
     if conf.prev_result is None:
         raise CNIError(
             Code.INVALID_CONFIGURATION,
@@ -136,25 +136,25 @@ def check(request: Request) -> None:
     previous = results.read(conf.prev_result, request.version)
     with (
         store.lock(attachment),  # nothing is added or removed meanwhile
-        open_world(request, store, attachment, must_exist=True) as world,
+        open_context(request, store, attachment, must_exist=True) as context,
     ):
         record = store.load(attachment)
         if record is None or not record.complete:
             raise difference(f"record of {attachment}", "one that is complete", None)
         outcome = Outcome(**record.outcome)
-        world.ipam = recorded_ipam(request, record)
+        context.ipam = recorded_ipam(request, record)
         _expect_what_the_chain_changed(attachment, previous, outcome)
         for step in plans.from_record(record.steps):
-            step.check(world, outcome)
+            step.check(context, outcome)
         for added in filter(attrgetter("complete"), store.added_to(attachment)):
-            its = replace(world, attachment=added.attachment, ipam=None)
+            its = replace(context, attachment=added.attachment, ipam=None)
             for step in plans.from_record(added.steps):
                 step.check(its, Outcome(**added.outcome))
 
 
 def collect(request: Request) -> None:
     """GC: release every attachment of this network that the runtime does not list as valid."""
-    conf = believe(request.config)
+    conf = validate(request.config)
     valid = valid_attachments(request.config)
     store = Store()
     failures = Failures(as_cni_error)
@@ -164,21 +164,19 @@ def collect(request: Request) -> None:
         if (attachment.container_id, record.cni_ifname) in valid:
             kept.add((attachment.container_id, attachment.ifname))
             continue
-        failures.attempt(f"release {attachment}", partial(collect_one, request, store, attachment))
-    failures.attempt(
-        "list the devices", partial(collect_unrecorded, request, store, kept, failures)
-    )
+        failures.run(f"release {attachment}", partial(collect_one, request, store, attachment))
+    failures.run("list the devices", partial(collect_unrecorded, request, store, kept, failures))
     if chosen := ipam_of(request, conf, Attachment(request.network, "", "")):
-        failures.attempt("collect addresses", partial(chosen.collect, kept))
-    failures.throw()
+        failures.run("collect addresses", partial(chosen.collect, kept))
+    failures.raise_first()
 
 
 def status(request: Request) -> None:
     """Tell whether ADD could work, as far as the set-up goes; what is used up is no error."""
-    conf = believe(request.config)
+    conf = validate(request.config)
     host = Namespace.current()
     try:
-        facts = look_for_status(host, conf)
+        facts = gather_status_facts(host, conf)
         plans.check_prerequisites(conf, facts)
         if chosen := ipam_of(request, conf, Attachment(request.network, "", "")):
             chosen.status()
@@ -219,14 +217,14 @@ def _attachment(request: Request) -> Attachment:
     return Attachment(request.network, request.container_id, ifname)
 
 
-def _promise(request: Request, world: World, plan: plans.Plan) -> Record:
+def _new_record(request: Request, context: Context, plan: plans.Plan) -> Record:
     """The record that stands for everything about to be done."""
     config = {key: value for key, value in request.config.items() if key != "prevResult"}
     return Record(
-        attachment=world.attachment,
+        attachment=context.attachment,
         cni_ifname=request.ifname,
         netns=request.netns,
-        netns_identity=list(world.inside.netns.identity),
+        netns_identity=list(context.inside.netns.identity),
         config=config,
         arguments=request.environment.get("CNI_ARGS", ""),
         path=list(request.path),

@@ -12,7 +12,7 @@ from cni_netkit.kernel.errors import KernelError
 from cni_netkit.kernel.namespace import Namespace
 from cni_netkit.nics import readiness, settings
 from cni_netkit.nics.prepare import LEASING
-from cni_netkit.nics.state import NicState, look
+from cni_netkit.nics.state import NicState, read_state
 from cni_netkit.plan import LACKING
 from cni_netkit.spec.lease import ranges
 
@@ -70,7 +70,7 @@ def _look(host: Namespace, features: frozenset[str]) -> list[Looked]:
     for nic in leases.nics(host):
         trial = nic.link.up and features >= LEASING
         refusal = host.refuses_to_lend(nic.link) if trial else None
-        record, state = readiness.prepared(nic.link), look(host, nic.link)
+        record, state = readiness.prepared(nic.link), read_state(host, nic.link)
         known = replace(
             nic,
             refusal=refusal,

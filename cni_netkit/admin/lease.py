@@ -15,6 +15,7 @@ from cni_netkit import verbs
 from cni_netkit.admin.list import described, records
 from cni_netkit.admin.output import JSON, print_json, print_table
 from cni_netkit.attachment import Attachment
+from cni_netkit.context import as_cni_error, device_of, netns_of
 from cni_netkit.kernel.errors import NoNamespace
 from cni_netkit.kernel.namespace import Namespace
 from cni_netkit.release import sweep
@@ -23,7 +24,6 @@ from cni_netkit.spec.errors import CNIError, Code
 from cni_netkit.spec.request import Request
 from cni_netkit.spec.version import NEWEST
 from cni_netkit.state import Record, Store
-from cni_netkit.world import as_cni_error, device_of, netns_of
 
 NO_NETWORK = "_none"
 """Where the namespace has no attachment: no network of a runtime can have this name."""

@@ -8,11 +8,11 @@ from pathlib import Path
 
 from cni_netkit.admin.list import holder, leased, pod_of, records
 from cni_netkit.admin.output import JSON, print_json, print_table
+from cni_netkit.context import netns_of
 from cni_netkit.facts import Nic, nic_with_queues
 from cni_netkit.kernel.model import Queue
 from cni_netkit.kernel.namespace import Namespace
 from cni_netkit.state import Record
-from cni_netkit.world import netns_of
 
 SYSFS = Path("/sys/class/net")
 

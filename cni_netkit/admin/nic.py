@@ -11,9 +11,9 @@ from cni_netkit.nics import prepare as preparing
 from cni_netkit.nics.prepare import Change, nic_of, to_change
 from cni_netkit.nics.record import NicRecord, NicStore
 from cni_netkit.nics.settings import SETTINGS, Setting, differences, words
-from cni_netkit.nics.state import NicState, look
+from cni_netkit.nics.state import NicState, read_state
 from cni_netkit.spec.lease import ranges
-from cni_netkit.spec.nics import Preparation, believe_preparation
+from cni_netkit.spec.nics import Preparation, validate_preparation
 
 NOTHING = "nothing to change"
 
@@ -39,7 +39,7 @@ def prepare(host: Namespace, arguments: argparse.Namespace) -> int:
         "ring": arguments.ring,
         "copy": arguments.copy or None,
     }
-    preparation = believe_preparation(given, "the command line")
+    preparation = validate_preparation(given, "the command line")
     about = f"{preparation.device} for {preparation.role}, queues {ranges(preparation.queues)}"
 
     def said(changes: list[Change]) -> None:
@@ -86,7 +86,7 @@ def show(host: Namespace, arguments: argparse.Namespace) -> int:
         links = [nic_of(host, arguments.device)]
     else:
         links = [nic.link for nic in nics(host)]
-    seen = [Seen(look(host, link), NicStore().load(link.name)) for link in links]
+    seen = [Seen(read_state(host, link), NicStore().load(link.name)) for link in links]
     made = {"nics": [each.report() for each in seen]}
     if arguments.json:
         print_json(made)

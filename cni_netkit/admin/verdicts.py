@@ -10,17 +10,17 @@ from typing import Any
 from cni_netkit.admin import launcher
 from cni_netkit.admin.output import JSON
 from cni_netkit.agent.server import SOCKET
-from cni_netkit.facts import Facts, Nic, look_for_status
+from cni_netkit.context import as_cni_error
+from cni_netkit.facts import Facts, Nic, gather_status_facts
 from cni_netkit.kernel.errors import KernelError
 from cni_netkit.kernel.namespace import Namespace
 from cni_netkit.nics.prepare import unable
 from cni_netkit.nics.state import NicState
 from cni_netkit.plan import check_prerequisites
 from cni_netkit.spec import version as versions
-from cni_netkit.spec.config import believe
+from cni_netkit.spec.config import validate
 from cni_netkit.spec.errors import CNIError, Code
 from cni_netkit.spec.nics import Role
-from cni_netkit.world import as_cni_error
 
 AGENT_SECONDS = 2.0
 KERNEL_COMMAND = 'uname -r; grep CONFIG_NETKIT "/boot/config-$(uname -r)"'
@@ -97,8 +97,8 @@ def of_configuration(host: Namespace, path: str | None) -> Iterator[JSON]:
     for number, plugin in plugins:
         try:
             versions.negotiate(plugin.get("cniVersion", versions.SUPPORTED[0]))
-            conf = believe(plugin)
-            check_prerequisites(conf, look_for_status(host, conf))
+            conf = validate(plugin)
+            check_prerequisites(conf, gather_status_facts(host, conf))
             failure = None
         except (CNIError, KernelError) as error:
             failure = as_cni_error(error)
@@ -145,7 +145,7 @@ def _plugins(given: Any) -> Iterator[tuple[int, JSON]]:
 
 def _refusal(keys: JSON, facts: Facts) -> CNIError | None:
     try:
-        check_prerequisites(believe({"name": "doctor", **keys}), facts)
+        check_prerequisites(validate({"name": "doctor", **keys}), facts)
     except CNIError as error:
         return error
     return None

@@ -12,11 +12,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from cni_netkit import log
+from cni_netkit.context import as_cni_error
 from cni_netkit.kernel.namespace import Namespace
 from cni_netkit.nics.prepare import prepare
 from cni_netkit.spec.errors import CNIError, Code
-from cni_netkit.spec.nics import Preparation, believe_nics
-from cni_netkit.world import as_cni_error
+from cni_netkit.spec.nics import Preparation, validate_nics
 
 FILE = Path("/etc/cni-netkit/nics.json")
 RTMGRP_LINK = 1
@@ -52,7 +52,7 @@ def kept(path: Path = FILE) -> Iterator[None]:
 def read(path: Path) -> tuple[Preparation, ...]:
     """The NICs of a file; none where it does not exist. Raises error 5, 6 or 7."""
     try:
-        return believe_nics(json.loads(path.read_bytes()), str(path))
+        return validate_nics(json.loads(path.read_bytes()), str(path))
     except FileNotFoundError:
         return ()
     except OSError as error:

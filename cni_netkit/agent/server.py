@@ -259,7 +259,7 @@ def _answer(connection: socket.socket, seconds: float) -> None:
         _send(connection, 1, _error(Code.TRY_AGAIN_LATER, str(error)))
         return
     try:
-        with deadline.within(seconds), turns.taken():
+        with deadline.within(seconds), turns.held():
             answer = verbs.handle(
                 request.environment, BytesIO(request.stdin).read, request.netns, request.route
             )

@@ -29,7 +29,7 @@ from cni_netkit import log, turns
 
 if TYPE_CHECKING:
     from cni_netkit.kernel.namespace import Namespace
-    from cni_netkit.kernel.xsk import Bound
+    from cni_netkit.kernel.queues.xsk import Bound
 
 CONNECTIONS = 64
 """At a time; who comes then waits in the backlog."""
@@ -180,7 +180,7 @@ def _answer(connection: socket.socket) -> None:
             if len(descriptors) != 1:
                 number = "no" if not descriptors else "more than one"
                 raise Refused(f"{number} descriptor came with the message: send the socket's alone")
-            with turns.taken():
+            with turns.held():
                 _take_over(descriptors[0])
         except Refused as refused:
             answer = {"ok": False, "reason": str(refused)}
@@ -205,9 +205,10 @@ def _receive(connection: socket.socket) -> list[int] | None:
 def _take_over(descriptor: int) -> None:
     """Put an AF_XDP socket under the NIC's queue that it has a lease of. Raises `Refused`."""
     # Imported when the first comes: the agent's start does not wait for them.
-    from cni_netkit.kernel import bpf, xsk
+    from cni_netkit.kernel.bpf import xdp as bpf
     from cni_netkit.kernel.errors import KernelError, NoNamespace, ProgramError
     from cni_netkit.kernel.namespace import Namespace
+    from cni_netkit.kernel.queues import xsk
 
     with contextlib.ExitStack() as stack:
         try:

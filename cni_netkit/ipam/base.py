@@ -18,7 +18,7 @@ Model = TypeVar("Model", bound=Foreign)
 
 
 @dataclass(frozen=True)
-class Context:
+class Invocation:
     """The request as far as it concerns IPAM. `config` is raw: the whole network configuration.
 
     `ifname` is the device's name in the container, `environment` the plugin's own.
@@ -61,19 +61,19 @@ def canonical(text: object) -> Address:
     return mapped or address
 
 
-def requested(context: Context) -> list[str]:
+def requested(invocation: Invocation) -> list[str]:
     """Addresses that the request asks for: args.cni.ips, then the ips capability."""
     found: list[str] = []
-    arguments = context.config.get("args")
+    arguments = invocation.config.get("args")
     cni = arguments.get("cni") if isinstance(arguments, dict) else None
     if isinstance(cni, dict):
         found += _listed("args.cni.ips", cni.get("ips"))
-    return found + capability(context, "ips")
+    return found + capability(invocation, "ips")
 
 
-def capability(context: Context, name: str) -> list[Any]:
+def capability(invocation: Invocation, name: str) -> list[Any]:
     """A list from runtimeConfig, its key matched without regard to case."""
-    runtime = context.config.get("runtimeConfig")
+    runtime = invocation.config.get("runtimeConfig")
     for key, value in runtime.items() if isinstance(runtime, dict) else ():
         if key.lower() == name.lower():
             return _listed(f"runtimeConfig.{name}", value)
@@ -88,17 +88,17 @@ def _listed(path: str, value: object) -> list[Any]:
     return value
 
 
-def one_per_family(context: Context, families: Sequence[int]) -> None:
+def one_per_family(invocation: Invocation, families: Sequence[int]) -> None:
     """Raises error 7 where the version of the request cannot tell of so many addresses."""
-    if len(set(families)) < len(families) and not versions.at_least(context.version, "0.3.0"):
+    if len(set(families)) < len(families) and not versions.at_least(invocation.version, "0.3.0"):
         raise CNIError(
             Code.INVALID_CONFIGURATION,
-            f"ipam: CNI version {context.version} has no more than one address of a family",
+            f"ipam: CNI version {invocation.version} has no more than one address of a family",
             "configure fewer, or raise cniVersion to 0.3.0 or later",
         )
 
 
-def believe(model: type[Model], ipam: Mapping[str, Any]) -> Model:
+def validate(model: type[Model], ipam: Mapping[str, Any]) -> Model:
     """Check an "ipam" object. Raises error 7 naming every fault with its path."""
     try:
         return model.model_validate(fold_keys(model, ipam))

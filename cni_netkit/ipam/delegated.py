@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 from typing import Any
 
 from cni_netkit import deadline, turns
-from cni_netkit.ipam.base import Context
+from cni_netkit.ipam.base import Invocation
 from cni_netkit.spec import result as results
 from cni_netkit.spec.errors import CNIError, Code
 from cni_netkit.spec.result import Result
@@ -16,14 +16,14 @@ from cni_netkit.spec.result import Result
 class Delegated:
     """An IPAM plugin for one request: standard input and environment are passed on unchanged."""
 
-    def __init__(self, context: Context) -> None:
-        self._context = context
-        self._type = str(context.config["ipam"]["type"])
+    def __init__(self, invocation: Invocation) -> None:
+        self._invocation = invocation
+        self._type = str(invocation.config["ipam"]["type"])
 
     def add(self) -> Result:
         """ADD of the plugin; if that fails, its DEL, as the specification wants it."""
         try:
-            return results.read(self._execute("ADD"), self._context.version)
+            return results.read(self._execute("ADD"), self._invocation.version)
         except CNIError as error:
             try:
                 self._execute("DEL")
@@ -49,20 +49,20 @@ class Delegated:
 
     def _execute(self, verb: str) -> dict[str, Any]:
         program = self._find()
-        context = self._context
-        environment = dict(context.environment) | {
+        invocation = self._invocation
+        environment = dict(invocation.environment) | {
             "CNI_COMMAND": verb,
-            "CNI_CONTAINERID": context.container_id,
-            "CNI_IFNAME": context.ifname,
-            "CNI_NETNS": context.netns,
-            "CNI_PATH": ":".join(context.path),
+            "CNI_CONTAINERID": invocation.container_id,
+            "CNI_IFNAME": invocation.ifname,
+            "CNI_NETNS": invocation.netns,
+            "CNI_PATH": ":".join(invocation.path),
         }
         asked = f"{verb} of the IPAM plugin {self._type}"
         try:
-            with turns.given_up():
+            with turns.yielded():
                 done = subprocess.run(
                     [program],
-                    input=json.dumps(context.config).encode(),
+                    input=json.dumps(invocation.config).encode(),
                     stdout=subprocess.PIPE,
                     env=environment,
                     check=False,
@@ -88,14 +88,14 @@ class Delegated:
 
     def _find(self) -> str:
         if "/" not in self._type:
-            for folder in self._context.path:
+            for folder in self._invocation.path:
                 program = os.path.join(folder, self._type)
                 if os.path.isfile(program) and os.access(program, os.X_OK):
                     return program
         raise CNIError(
             Code.INVALID_CONFIGURATION,
             f"ipam.type: there is no plugin {self._type!r} in CNI_PATH "
-            f"({':'.join(self._context.path) or 'empty'})",
+            f"({':'.join(self._invocation.path) or 'empty'})",
             "host-local and static are built in; any other plugin must be installed",
         )
 

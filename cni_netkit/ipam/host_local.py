@@ -19,12 +19,12 @@ from pathlib import Path
 from cni_netkit import deadline
 from cni_netkit.ipam.base import (
     Address,
-    Context,
-    believe,
+    Invocation,
     canonical,
     capability,
     one_per_family,
     requested,
+    validate,
 )
 from cni_netkit.ipam.owners import Owners
 from cni_netkit.ipam.ranges import DATA_DIR, Config, Range
@@ -41,18 +41,18 @@ OWNER_BYTES = 4096
 class HostLocal:
     """host-local for one request."""
 
-    def __init__(self, context: Context) -> None:
-        self._context = context
-        raw = dict(context.config["ipam"])
-        raw["ipRanges"] = capability(context, "ipRanges")
+    def __init__(self, invocation: Invocation) -> None:
+        self._invocation = invocation
+        raw = dict(invocation.config["ipam"])
+        raw["ipRanges"] = capability(invocation, "ipRanges")
         self._config = _believed(json.dumps(raw))
-        self._folder = f"{self._config.data_dir or DATA_DIR}/{context.network}"
-        self._owner = context.container_id + LINE_BREAK + context.ifname
+        self._folder = f"{self._config.data_dir or DATA_DIR}/{invocation.network}"
+        self._owner = invocation.container_id + LINE_BREAK + invocation.ifname
 
     def add(self) -> Result:
         """One address from every range set, all or none. Raises error 106 when exhausted."""
         sets = self._config.sets
-        one_per_family(self._context, [each[0].subnet.version for each in sets])
+        one_per_family(self._invocation, [each[0].subnet.version for each in sets])
         wanted = self._requested()
         resolver = _resolver(self._config.resolv_conf)
         ips: list[JSON] = []
@@ -62,7 +62,8 @@ class HostLocal:
                 if any(_range_of(range_set, address) for address in self._owned(owners)):
                     raise CNIError(
                         Code.ALREADY_EXISTS,
-                        f"{self._who()} has an address on network {self._context.network} already",
+                        f"{self._who()} has an address on network "
+                        f"{self._invocation.network} already",
                         "DEL the attachment first",
                     )
             try:
@@ -72,7 +73,7 @@ class HostLocal:
                     raise CNIError(
                         Code.NO_ADDRESS,
                         f"requested addresses {', '.join(map(str, wanted))} are in no range set "
-                        f"of network {self._context.network}",
+                        f"of network {self._invocation.network}",
                         f"range sets: {'; '.join(map(_describe, sets))}",
                     )
             except BaseException:
@@ -125,9 +126,9 @@ class HostLocal:
                     _unlink(path)
 
     def _requested(self) -> list[Address]:
-        texts = [text for text in (self._context.arguments.get("IP"),) if text]
+        texts = [text for text in (self._invocation.arguments.get("IP"),) if text]
         found: list[Address] = []
-        for text in [*texts, *requested(self._context)]:
+        for text in [*texts, *requested(self._invocation)]:
             try:
                 address = canonical(text.partition("/")[0])
             except ValueError:
@@ -151,7 +152,7 @@ class HostLocal:
                     problem = f"{address} is taken by {self._holder(address)}"
                 raise CNIError(
                     Code.NO_ADDRESS,
-                    f"the requested address {problem} on network {self._context.network}",
+                    f"the requested address {problem} on network {self._invocation.network}",
                 )
         for address, each in self._candidates(number, range_set):
             if self._reserve(address, number):
@@ -159,7 +160,7 @@ class HostLocal:
         raise CNIError(
             Code.NO_ADDRESS,
             f"no address is free in range set {number} ({_describe(range_set)}) "
-            f"of network {self._context.network}",
+            f"of network {self._invocation.network}",
             f"the taken ones are files in {self._folder}; GC releases those of containers that "
             "are gone",
         )
@@ -218,7 +219,9 @@ class HostLocal:
         found = [path for _, path, owner in self._reservations() if owner in mine]
         # Old versions of the reference plugin wrote the container id only.
         return found or [
-            path for _, path, owner in self._reservations() if owner == self._context.container_id
+            path
+            for _, path, owner in self._reservations()
+            if owner == self._invocation.container_id
         ]
 
     def _path(self, address: str) -> str:
@@ -236,7 +239,7 @@ class HostLocal:
         )
 
     def _owned(self, owners: Owners) -> list[Address]:
-        own = owners.of(self._owner) | owners.of(self._context.container_id)
+        own = owners.of(self._owner) | owners.of(self._invocation.container_id)
         return [ip_address(address) for address in own]
 
     def _reservations(self) -> Iterator[tuple[Address, str, str]]:
@@ -257,7 +260,7 @@ class HostLocal:
         return "another container"
 
     def _who(self) -> str:
-        return f"{self._context.ifname} of container {self._context.container_id}"
+        return f"{self._invocation.ifname} of container {self._invocation.container_id}"
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
@@ -289,7 +292,7 @@ def _flock(descriptor: int) -> bool:
 @lru_cache(16)
 def _believed(ipam: str) -> Config:
     """The "ipam" object as JSON; a node has few, and an agent is asked over and over."""
-    return believe(Config, json.loads(ipam))
+    return validate(Config, json.loads(ipam))
 
 
 def _name(address: str) -> str:

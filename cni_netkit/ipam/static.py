@@ -5,12 +5,12 @@ from collections.abc import Collection, Sequence
 from pydantic import field_validator
 
 from cni_netkit.ipam.base import (
-    Context,
-    believe,
+    Invocation,
     canonical,
     capability,
     one_per_family,
     requested,
+    validate,
 )
 from cni_netkit.spec.addresses import ip_address, ip_interface
 from cni_netkit.spec.config import DNS
@@ -59,23 +59,23 @@ class Config(Foreign):
 class Static:
     """static for one request; it keeps no state."""
 
-    def __init__(self, context: Context) -> None:
-        self._context = context
-        self._config = believe(Config, context.config["ipam"])
+    def __init__(self, invocation: Invocation) -> None:
+        self._invocation = invocation
+        self._config = validate(Config, invocation.config["ipam"])
 
     def add(self) -> Result:
         """The addresses of the ips capability, else of args.cni.ips, else configured and IP=."""
-        asked = capability(self._context, "ips") or requested(self._context)
+        asked = capability(self._invocation, "ips") or requested(self._invocation)
         if asked:
             ips = [_entry(_checked(text), None) for text in asked]
         else:
             ips = [_entry(each.address, each.gateway) for each in self._config.addresses]
             ips += self._of_arguments()
-        one_per_family(self._context, [ip_interface(ip["address"]).version for ip in ips])
+        one_per_family(self._invocation, [ip_interface(ip["address"]).version for ip in ips])
         if not ips:
             raise CNIError(
                 Code.NO_ADDRESS,
-                f"no address is configured for network {self._context.network}",
+                f"no address is configured for network {self._invocation.network}",
                 "name one in ipam.addresses, or let the runtime pass one",
             )
         return Result(
@@ -100,10 +100,10 @@ class Static:
         """IP and GATEWAY of CNI_ARGS; a gateway belongs to the addresses in whose subnet it is."""
         ips = [
             _entry(_checked(text.strip()), None)
-            for text in self._context.arguments.get("IP", "").split(",")
+            for text in self._invocation.arguments.get("IP", "").split(",")
             if text.strip()
         ]
-        for text in filter(None, self._context.arguments.get("GATEWAY", "").split(",")):
+        for text in filter(None, self._invocation.arguments.get("GATEWAY", "").split(",")):
             try:
                 gateway = canonical(text.strip())
             except ValueError:

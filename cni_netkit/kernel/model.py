@@ -10,7 +10,7 @@ SECOND, TICK = 10**9, 64
 
 
 @dataclass(frozen=True)
-class Wanted:
+class LinkSpec:
     """A device to be made. `peer_*`, `policy` and `scrub` apply to pairs only; sizes in bytes.
 
     Without a MAC address the kernel chooses one, where the device has any.

@@ -14,12 +14,13 @@ from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from cni_netkit.kernel import link, route
-from cni_netkit.kernel.deletion import Deletions
 from cni_netkit.kernel.errors import KernelError
-from cni_netkit.kernel.message import Attributes, u32
-from cni_netkit.kernel.model import Bucket, FoundBucket, Link, Queue, Route, Wanted
-from cni_netkit.kernel.netlink import Ask, NetlinkSocket, opened, taken
+from cni_netkit.kernel.link import device as link
+from cni_netkit.kernel.link import route
+from cni_netkit.kernel.link.deletion import Deletions
+from cni_netkit.kernel.model import Bucket, FoundBucket, Link, LinkSpec, Queue, Route
+from cni_netkit.kernel.netlink.message import Attributes, u32
+from cni_netkit.kernel.netlink.socket import Ask, NetlinkSocket, adopt, opened
 from cni_netkit.kernel.netns import Netns
 from cni_netkit.kernel.uapi import (
     IFLA_NETKIT_PAIRING,
@@ -36,8 +37,8 @@ from cni_netkit.spec.addresses import ip_interface
 from cni_netkit.spec.request import check_ifname
 
 if TYPE_CHECKING:
-    from cni_netkit.kernel import netdev
-    from cni_netkit.kernel.ethtool import Ethtool
+    from cni_netkit.kernel.ethtool.family import Ethtool
+    from cni_netkit.kernel.queues import netdev
 
 PROBES = {
     "netkit": None,
@@ -48,7 +49,7 @@ NO_ID = 0xFFFFFFFF
 NO_QUEUE = 0xFFFFFFFE
 SETTING_BYTES = 64
 RTGENMSG = struct.Struct("=Bxxx")
-TRIAL_DEVICE = Wanted(
+TRIAL_DEVICE = LinkSpec(
     kind="netkit",
     pairing="single",
     name="trial",
@@ -99,8 +100,8 @@ class Namespace:
         `route` is an rtnetlink socket in it, so that the namespace need not be entered for one.
         """
         namespace = cls(Netns.behind(descriptor, path))
-        if route is not None and (taken_over := taken(namespace.netns, NETLINK_ROUTE, route)):
-            namespace._sockets[NETLINK_ROUTE] = taken_over
+        if route is not None and (adopted := adopt(namespace.netns, NETLINK_ROUTE, route)):
+            namespace._sockets[NETLINK_ROUTE] = adopted
         return namespace
 
     def close(self) -> None:
@@ -142,11 +143,11 @@ class Namespace:
         is_name = check_ifname(identifier) is None and self.link(name=identifier)
         return (identifier,) if is_name else ()
 
-    def create_pair(self, wanted: Wanted, container: Namespace) -> Link:
+    def create_pair(self, wanted: LinkSpec, container: Namespace) -> Link:
         """Create a pair, its peer born in `container`; returns the primary."""
         return link.create_pair(self._rtnl, wanted, container.netns.descriptor)
 
-    def create_single(self, wanted: Wanted) -> Link:
+    def create_single(self, wanted: LinkSpec) -> Link:
         """Create a single device here."""
         return link.create_single(self._rtnl, wanted)
 
@@ -239,7 +240,7 @@ class Namespace:
 
     def queues(self, index: int) -> list[Queue]:
         """The receive queues of a device."""
-        from cni_netkit.kernel import netdev
+        from cni_netkit.kernel.queues import netdev
 
         return netdev.queues(self._genl, self._netdev.number, index)
 
@@ -248,18 +249,18 @@ class Namespace:
 
         `holder`: where the device is that holds the leases.
         """
-        from cni_netkit.kernel import xsk
+        from cni_netkit.kernel.queues import xsk
 
         occupied = {
             xsk.Bound(queue.leased_index or 0, queue.leased_queue or 0)
             for queue in self.queues(nic.index)
             if queue.number in queues and queue.user == "AF_XDP"
         }
-        return bool(occupied) and not occupied <= {seat for _, seat in xsk.every(holder.netns)}
+        return bool(occupied) and not occupied <= {seat for _, seat in xsk.sockets(holder.netns)}
 
     def lease(self, asked: str, device: int, nic: int, queue: int, nic_netns: int) -> int:
         """Lease a NIC's queue to a device of this namespace; returns the new queue's number."""
-        from cni_netkit.kernel import netdev
+        from cni_netkit.kernel.queues import netdev
 
         number = self._netdev.number
         return netdev.create(self._genl, number, asked, device, nic, queue, nic_netns)
@@ -285,15 +286,15 @@ class Namespace:
     def ethtool(self) -> Ethtool:
         """The NICs of this namespace: rings, channels, features, RSS, flow rules."""
         if self._ethtool is None:
-            from cni_netkit.kernel.ethtool import Ethtool
-            from cni_netkit.kernel.siocethtool import EthtoolIoctl
+            from cni_netkit.kernel.ethtool.family import Ethtool
+            from cni_netkit.kernel.ethtool.ioctl import EthtoolIoctl
 
             self._ethtool = Ethtool(self._genl, EthtoolIoctl(self.netns))
         return self._ethtool
 
     def xdp_features(self, nic: Link) -> frozenset[str]:
         """What a NIC's driver can do with XDP, by the kernel's names: "basic", "xsk-zerocopy"."""
-        from cni_netkit.kernel import netdev
+        from cni_netkit.kernel.queues import netdev
 
         return netdev.xdp_features(self._genl, self._netdev.number, nic.index)
 
@@ -301,19 +302,19 @@ class Namespace:
 
     def attach_our_xdp(self, nic: Link, *, copy: bool = False) -> None:
         """Have a NIC run our XDP program; see `bpf.attach`."""
-        from cni_netkit.kernel import bpf
+        from cni_netkit.kernel.bpf import xdp as bpf
 
         bpf.attach(nic, copy=copy)
 
     def detach_our_xdp(self, name: str) -> None:
         """Take `attach_our_xdp` back."""
-        from cni_netkit.kernel import bpf
+        from cni_netkit.kernel.bpf import xdp as bpf
 
         bpf.detach(name)
 
     def runs_our_xdp(self, nic: Link) -> bool:
         """Whether a NIC runs our XDP program."""
-        from cni_netkit.kernel import bpf
+        from cni_netkit.kernel.bpf import xdp as bpf
 
         return bpf.is_attached(nic)
 
@@ -325,25 +326,25 @@ class Namespace:
 
     def shape(self, index: int, device: str, bucket: Bucket) -> None:
         """Let what a device sends pass a token bucket. Raises `LackingKind`."""
-        from cni_netkit.kernel import shaping
+        from cni_netkit.kernel.link import shaping
 
         shaping.shape(self._rtnl, index, device, bucket)
 
     def redirect(self, index: int, device: str, target: Link) -> None:
         """Let another device send all that one receives. Raises `LackingKind`."""
-        from cni_netkit.kernel import shaping
+        from cni_netkit.kernel.link import shaping
 
         shaping.redirect(self._rtnl, index, device, target)
 
     def bucket(self, index: int) -> FoundBucket | None:
         """The token bucket on what a device sends."""
-        from cni_netkit.kernel import shaping
+        from cni_netkit.kernel.link import shaping
 
         return shaping.bucket(self._rtnl, index)
 
     def redirected(self, index: int) -> int | None:
         """Index of the device that sends all that this one receives."""
-        from cni_netkit.kernel import shaping
+        from cni_netkit.kernel.link import shaping
 
         return shaping.redirected(self._rtnl, index)
 
@@ -351,19 +352,19 @@ class Namespace:
 
     def masquerade(self, chain: str, comment: str, addresses: Sequence[str]) -> None:
         """Masquerade what leaves from `addresses`."""
-        from cni_netkit.kernel import nft
+        from cni_netkit.kernel.nft import masquerade as nft
 
         nft.masquerade(self._nft, chain, comment, addresses)
 
     def unmasquerade(self, chain: str, addresses: Iterable[str]) -> None:
         """Take `masquerade` back."""
-        from cni_netkit.kernel import nft
+        from cni_netkit.kernel.nft import masquerade as nft
 
         nft.unmasquerade(self._nft, chain, addresses)
 
     def masqueraded(self, chain: str, addresses: Sequence[str]) -> tuple[int, list[str]]:
         """How many rules masquerade, and which of `addresses` are sent to them."""
-        from cni_netkit.kernel import nft
+        from cni_netkit.kernel.nft import masquerade as nft
 
         reached = [
             address
@@ -374,7 +375,7 @@ class Namespace:
 
     def masquerades(self) -> dict[str, str]:
         """The chain of every attachment, with its comment."""
-        from cni_netkit.kernel import nft
+        from cni_netkit.kernel.nft import masquerade as nft
 
         return nft.chains(self._nft)
 
@@ -396,11 +397,11 @@ class Namespace:
 
     def _has(self, feature: str) -> bool:
         if feature == "queue-create":
-            from cni_netkit.kernel import netdev
+            from cni_netkit.kernel.queues import netdev
 
             return netdev.can_create_queues(netdev.family(self._genl))
         if feature == "xsk-diag":
-            from cni_netkit.kernel import xsk
+            from cni_netkit.kernel.queues import xsk
 
             return xsk.can_list(self.netns)
         return link.knows(self._rtnl, PROBES[feature])
@@ -430,7 +431,7 @@ class Namespace:
     @property
     def _netdev(self) -> netdev.Family:
         if self._family is None:
-            from cni_netkit.kernel import netdev
+            from cni_netkit.kernel.queues import netdev
 
             self._family = netdev.family(self._genl)
         if self._family is None:

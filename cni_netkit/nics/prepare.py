@@ -19,7 +19,7 @@ from cni_netkit.nics.settings import (
     differences,
     words,
 )
-from cni_netkit.nics.state import NicState, look
+from cni_netkit.nics.state import NicState, read_state
 from cni_netkit.spec.errors import CNIError, Code
 from cni_netkit.spec.lease import ranges
 from cni_netkit.spec.nics import Preparation, Role
@@ -78,7 +78,7 @@ def prepare(host: Namespace, preparation: Preparation, said: Said = lambda _: No
         except BaseException as error:
             failure = _as_cni_error(error)
             failures = work.undo.run()
-            failures.note_on(failure)
+            failures.attach_to(failure)
             if not failures:
                 _put_back(store, kept)
             raise failure from error
@@ -123,9 +123,9 @@ def restore(host: Namespace, name: str) -> Restored:
                 done.left.append(change)
                 continue
             put_back = partial(setting.put_back, host, link, record.preparation, change.wanted)
-            failures.attempt(f"put back {change}", put_back)
+            failures.run(f"put back {change}", put_back)
             done.changed.append(change)
-        failures.throw()
+        failures.raise_first()
         store.remove(name)
         return done
 
@@ -233,13 +233,13 @@ class _Work:
 
 def _now(host: Namespace, link: Link) -> NicState:
     """What the NIC is like by now, also which program it runs."""
-    return look(host, host.link(index=link.index) or link)
+    return read_state(host, host.link(index=link.index) or link)
 
 
 def _planned(
     host: Namespace, link: Link, preparation: Preparation, record: NicRecord
 ) -> list[Change]:
-    state = look(host, link)
+    state = read_state(host, link)
     _check_possible(host, preparation, state)
     return [Change(*each) for each in differences(preparation, state, record.made)]
 

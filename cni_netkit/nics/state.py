@@ -42,7 +42,7 @@ class NicState:
         return self.rings.data_split if self.rings else None
 
 
-def look(host: Namespace, link: Link) -> NicState:
+def read_state(host: Namespace, link: Link) -> NicState:
     """Ask the kernel and the driver about a NIC of the host."""
     ethtool = host.ethtool
     ours = host.runs_our_xdp(link)

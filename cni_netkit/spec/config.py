@@ -237,7 +237,7 @@ PLANNED = ("bpf",)
 """Keys of the contract that this version knows and refuses."""
 
 
-def believe(raw: Mapping[str, Any], requested_mac: str | None = None) -> NetConf:
+def validate(raw: Mapping[str, Any], requested_mac: str | None = None) -> NetConf:
     """Turn a raw network configuration into a `NetConf`, a pod's own choices included.
 
     `requested_mac` is MAC of CNI_ARGS (podman); args.cni.mac and the mac capability go before it.

@@ -66,7 +66,7 @@ class Nics(Model):
         return self
 
 
-def believe_nics(raw: object, what: str) -> tuple[Preparation, ...]:
+def validate_nics(raw: object, what: str) -> tuple[Preparation, ...]:
     """The NICs of a file's contents. Raises error 7 with every fault; `what` names the file."""
     try:
         return Nics.model_validate(raw).nics
@@ -74,7 +74,7 @@ def believe_nics(raw: object, what: str) -> tuple[Preparation, ...]:
         raise _invalid(error, what) from None
 
 
-def believe_preparation(given: dict[str, Any], what: str) -> Preparation:
+def validate_preparation(given: dict[str, Any], what: str) -> Preparation:
     """One NIC. Raises error 7 with every fault; `what` says where it comes from."""
     try:
         return Preparation.model_validate(given)

@@ -6,7 +6,7 @@ from typing import ClassVar
 from cni_netkit.kernel.model import RT_TABLE_MAIN, Route
 from cni_netkit.spec.addresses import ip_address, ip_interface, ip_network
 from cni_netkit.spec.result import JSON
-from cni_netkit.steps.base import Outcome, World, difference, existing
+from cni_netkit.steps.base import Context, Outcome, difference, existing
 
 
 @dataclass(frozen=True)
@@ -22,11 +22,11 @@ class ContainerAddresses:
     device: str
     neighbours: bool
 
-    def do(self, world: World, outcome: Outcome) -> None:
+    def do(self, context: Context, outcome: Outcome) -> None:
         """Give the device its addresses and routes."""
         if outcome.has_version(6):
-            _enable_ipv6(world, self.device)
-        world.inside.configure(
+            _enable_ipv6(context, self.device)
+        context.inside.configure(
             outcome.container_index,
             self.device,
             up=True,
@@ -36,18 +36,18 @@ class ContainerAddresses:
             routes=self._routes(outcome),
         )
 
-    def undo(self, world: World, outcome: Outcome) -> None:
+    def undo(self, context: Context, outcome: Outcome) -> None:
         """They go with the device."""
 
-    def check(self, world: World, outcome: Outcome) -> None:
+    def check(self, context: Context, outcome: Outcome) -> None:
         """Every address and every route must be there; others may."""
         where = f"device {self.device} in the container"
-        link = existing(world.inside, self.device, where)
-        found = world.inside.addresses(link.index)
+        link = existing(context.inside, self.device, where)
+        found = context.inside.addresses(link.index)
         for each in outcome.addresses:
             if str(ip_interface(each["address"])) not in found:
                 raise difference(f"address of {where}", each["address"], found)
-        routes = {_key(route) for route in world.inside.routes(link.index)}
+        routes = {_key(route) for route in context.inside.routes(link.index)}
         # A later plugin may have moved ours to a table of its own, as sbr does.
         routes |= {(destination, gateway, RT_TABLE_MAIN) for destination, gateway, _ in routes}
         for route in self._routes(outcome):
@@ -107,13 +107,13 @@ class HostRoutes:
     name: ClassVar[str] = "host-routes"
     device: str
 
-    def do(self, world: World, outcome: Outcome) -> None:
+    def do(self, context: Context, outcome: Outcome) -> None:
         """Let the host forward, answer as the gateway, and find the container."""
         if outcome.has_version(4):
-            world.host.set({"ipv4/ip_forward": "1"})
+            context.host.set({"ipv4/ip_forward": "1"})
         if outcome.has_version(6):
-            world.host.set({"ipv6/conf/all/forwarding": "1"})
-        world.host.configure(
+            context.host.set({"ipv6/conf/all/forwarding": "1"})
+        context.host.configure(
             outcome.host_index,
             self.device,
             up=True,
@@ -125,21 +125,21 @@ class HostRoutes:
             exclusive=True,
         )
 
-    def undo(self, world: World, outcome: Outcome) -> None:
+    def undo(self, context: Context, outcome: Outcome) -> None:
         """They go with the device. Forwarding stays enabled: others may rely on it by now."""
 
-    def check(self, world: World, outcome: Outcome) -> None:
+    def check(self, context: Context, outcome: Outcome) -> None:
         """The gateway's addresses are there, and each container address is routed to the device."""
         where = f"device {self.device} on the host"
-        link = existing(world.host, self.device, where)
-        found = world.host.addresses(link.index)
+        link = existing(context.host, self.device, where)
+        found = context.host.addresses(link.index)
         for address in self._gateways(outcome):
             if address not in found:
                 raise difference(f"address of {where}", address, found)
         for route in self._routes(outcome):
-            entry = world.host.route_towards(route.destination)
+            entry = context.host.route_towards(route.destination)
             if entry is None or entry[1] != link.index or _key(entry[0])[0] != _key(route)[0]:
-                through = world.host.link(index=entry[1]) if entry and entry[1] else None
+                through = context.host.link(index=entry[1]) if entry and entry[1] else None
                 text = f"{entry[0]} through {through.name}" if entry and through else None
                 raise difference(
                     "route on the host", f"{route.destination} through {self.device}", text
@@ -160,10 +160,10 @@ class HostRoutes:
         ]
 
 
-def _enable_ipv6(world: World, device: str) -> None:
+def _enable_ipv6(context: Context, device: str) -> None:
     """As the reference plugins do after IPAM: a container image may have switched IPv6 off."""
     own = f"ipv6/conf/{device}"
-    world.inside.set(
+    context.inside.set(
         {
             "ipv6/conf/lo/disable_ipv6": "0",
             f"{own}/disable_ipv6": "0",

@@ -13,7 +13,7 @@ from cni_netkit import log
 from cni_netkit.kernel.errors import KernelError, LackingKind
 from cni_netkit.kernel.model import Bucket, Link
 from cni_netkit.spec.errors import CNIError, Code
-from cni_netkit.steps.base import Outcome, World, difference, existing, ours
+from cni_netkit.steps.base import Context, Outcome, difference, existing, ours
 
 LATENCY = 25
 """How long a packet may wait for its turn, in milliseconds, once the burst is used up."""
@@ -45,15 +45,15 @@ class Bandwidth:
     egress_rate: int
     egress_burst: int
 
-    def do(self, world: World, outcome: Outcome) -> None:
+    def do(self, context: Context, outcome: Outcome) -> None:
         """Shape both directions, each if asked for."""
         try:
             if self.ingress_rate:
                 self._warn_of_small("ingressBurst", self.ingress_burst)
-                world.host.shape(outcome.host_index, self.device, self._ingress)
+                context.host.shape(outcome.host_index, self.device, self._ingress)
             if self.egress_rate:
                 self._warn_of_small("egressBurst", self.egress_burst)
-                self._shape_egress(world, outcome)
+                self._shape_egress(context, outcome)
         except LackingKind as error:
             raise CNIError(
                 Code.KERNEL_LACKS_FEATURE,
@@ -63,38 +63,38 @@ class Bandwidth:
                 "bandwidth limits on the container it is not needed",
             ) from None
 
-    def undo(self, world: World, outcome: Outcome) -> None:
+    def undo(self, context: Context, outcome: Outcome) -> None:
         """Delete the ifb device, if it is ours; the rest goes with the host's end."""
         if self.name in outcome.untouched:
             return
-        found = ours(world.host, self.alias, self.ifb, outcome.ifb_index)
+        found = ours(context.host, self.alias, self.ifb, outcome.ifb_index)
         if found is not None and found.kind == "ifb":
-            world.host.delete_link(found)
+            context.host.delete_link(found)
 
-    def check(self, world: World, outcome: Outcome) -> None:
+    def check(self, context: Context, outcome: Outcome) -> None:
         """Both buckets, the ifb device, and the way to it."""
-        outside = existing(world.host, self.device, f"device {self.device} on the host")
+        outside = existing(context.host, self.device, f"device {self.device} on the host")
         if self.ingress_rate:
-            _compare(world, outside, self._ingress)
+            _compare(context, outside, self._ingress)
         if not self.egress_rate:
             return
         where = f"device {self.ifb} on the host"
-        ifb = existing(world.host, self.ifb, where)
+        ifb = existing(context.host, self.ifb, where)
         if ifb.kind != "ifb":
             raise difference(f"kind of {where}", "ifb", ifb.kind)
         if not ifb.up:
             raise difference(f"state of {where}", "up", "down")
         if ifb.mtu != self.mtu:
             raise difference(f"MTU of {where}", self.mtu, ifb.mtu)
-        target = world.host.redirected(outside.index)
+        target = context.host.redirected(outside.index)
         if target != ifb.index:
-            other = world.host.link(index=target) if target else None
+            other = context.host.link(index=target) if target else None
             raise difference(
                 f"device that all goes to which {self.device} receives",
                 self.ifb,
                 other.name if other else None,
             )
-        _compare(world, ifb, self._egress)
+        _compare(context, ifb, self._egress)
 
     def describe(self) -> str:
         """In words."""
@@ -108,20 +108,20 @@ class Bandwidth:
     def _egress(self) -> Bucket:
         return bucket(self.egress_rate, self.egress_burst)
 
-    def _shape_egress(self, world: World, outcome: Outcome) -> None:
+    def _shape_egress(self, context: Context, outcome: Outcome) -> None:
         try:
-            ifb = world.host.create_ifb(self.ifb, self.alias, self.mtu)
+            ifb = context.host.create_ifb(self.ifb, self.alias, self.mtu)
         except KernelError as error:
             if error.errno == errno.EEXIST:
                 outcome.untouched.append(self.name)
             raise
         outcome.ifb_index = ifb.index
         # While the device is down: on one that is up it would take an RCU grace period.
-        world.host.shape(ifb.index, self.ifb, self._egress)
+        context.host.shape(ifb.index, self.ifb, self._egress)
         # It needs no address of its own, and would announce it.
-        world.host.configure(ifb.index, self.ifb, up=True, link_local=False)
+        context.host.configure(ifb.index, self.ifb, up=True, link_local=False)
         # Last: nothing is sent to a device that would drop it.
-        world.host.redirect(outcome.host_index, self.device, ifb)
+        context.host.redirect(outcome.host_index, self.device, ifb)
 
     def _warn_of_small(self, key: str, burst: int) -> None:
         if burst // 8 < self.mtu + ETHERNET_HEADER:
@@ -140,8 +140,8 @@ def bucket(rate: int, burst: int) -> Bucket:
     return Bucket(rate, burst, min(rate * LATENCY // 1000 + burst, LIMIT_MAX))
 
 
-def _compare(world: World, device: Link, expected: Bucket) -> None:
-    found = world.host.bucket(device.index)
+def _compare(context: Context, device: Link, expected: Bucket) -> None:
+    found = context.host.bucket(device.index)
     where = f"token bucket (tbf) of device {device.name} on the host"
     if found is None:
         raise difference(where, f"{expected.rate} bytes a second", None)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @dataclass
-class World:
+class Context:
     """What steps act on. `container` is None where the container's namespace is gone.
 
     `holders` names the attachments that hold queues of a NIC, by queue number; `lock` keeps other
@@ -102,13 +102,13 @@ class Step(Protocol):
 
     name: ClassVar[str]
 
-    def do(self, world: World, outcome: Outcome) -> None:
+    def do(self, context: Context, outcome: Outcome) -> None:
         """Make it."""
 
-    def undo(self, world: World, outcome: Outcome) -> None:
+    def undo(self, context: Context, outcome: Outcome) -> None:
         """Take it back."""
 
-    def check(self, world: World, outcome: Outcome) -> None:
+    def check(self, context: Context, outcome: Outcome) -> None:
         """Compare it with what the kernel says."""
 
     def describe(self) -> str:

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, ClassVar
 
 from cni_netkit.attachment import bears
 from cni_netkit.kernel.errors import KernelError
-from cni_netkit.kernel.model import Link, Wanted
+from cni_netkit.kernel.model import Link, LinkSpec
 from cni_netkit.spec.errors import CNIError, Code
-from cni_netkit.steps.base import Outcome, World, difference, ours
+from cni_netkit.steps.base import Context, Outcome, difference, ours
 
 if TYPE_CHECKING:
     from cni_netkit.kernel.namespace import Namespace
@@ -49,32 +49,32 @@ class Device:
         """Whether the ends resolve neighbours: with MAC addresses, as l2 and veth have them."""
         return self.kind == "veth" or self.mode == "l2"
 
-    def do(self, world: World, outcome: Outcome) -> None:
+    def do(self, context: Context, outcome: Outcome) -> None:
         """Create it."""
         if self.pairing == "single":
-            self._create_single(world, outcome)
+            self._create_single(context, outcome)
         else:
-            self._create_pair(world, outcome)
+            self._create_pair(context, outcome)
 
-    def undo(self, world: World, outcome: Outcome) -> None:
+    def undo(self, context: Context, outcome: Outcome) -> None:
         """Delete it if it is ours: by index where known, by name else, and always by its alias."""
         if self.name in outcome.untouched:
             return
         if self.pairing == "pair":
-            self._delete_ours(world.host, self.host_name, outcome.host_index)
-        elif world.container is not None:
-            self._delete_ours(world.container, self.container_name, outcome.container_index)
+            self._delete_ours(context.host, self.host_name, outcome.host_index)
+        elif context.container is not None:
+            self._delete_ours(context.container, self.container_name, outcome.container_index)
         elif outcome.container_nsid is not None:
             # The path is gone; the namespace itself may live on, held by a process.
-            found = world.host.link_in(
+            found = context.host.link_in(
                 outcome.container_nsid, self.container_name, outcome.container_index
             )
             if found and bears(found.alias, self.alias):
-                world.host.delete_link(found, outcome.container_nsid)
+                context.host.delete_link(found, outcome.container_nsid)
 
-    def check(self, world: World, outcome: Outcome) -> None:
+    def check(self, context: Context, outcome: Outcome) -> None:
         """Both ends: kind, pairing, mode, policies, scrub, MTU, MAC, up."""
-        inside = world.inside.link(name=self.container_name)
+        inside = context.inside.link(name=self.container_name)
         where = f"device {self.container_name} in the container"
         if inside is None:
             raise difference(where, f"a {self.kind} device", None)
@@ -86,7 +86,7 @@ class Device:
             _compare(where, inside, pairing="single", mode=self.mode)
             return
         where_host = f"device {self.host_name} on the host"
-        outside = world.host.link(name=self.host_name)
+        outside = context.host.link(name=self.host_name)
         if outside is None:
             raise difference(where_host, f"a {self.kind} device", None)
         self._check_common(where_host, outside)
@@ -103,33 +103,33 @@ class Device:
             return f"create the single netkit device {self.container_name}"
         return f"create the {self.kind} pair {self.host_name}, {self.container_name}"
 
-    def _create_single(self, world: World, outcome: Outcome) -> None:
-        outcome.container_nsid = world.host.id_of(world.inside)
+    def _create_single(self, context: Context, outcome: Outcome) -> None:
+        outcome.container_nsid = context.host.id_of(context.inside)
         wanted = self._wanted(self.container_name, mac=self.mac)
-        with self._nothing_made_if_refused(world, outcome):
-            made = world.inside.create_single(wanted)
+        with self._nothing_made_if_refused(context, outcome):
+            made = context.inside.create_single(wanted)
         outcome.container_index, outcome.container_mac = made.index, made.mac or ""
         self._verify_sizes(made)
 
-    def _create_pair(self, world: World, outcome: Outcome) -> None:
+    def _create_pair(self, context: Context, outcome: Outcome) -> None:
         # Chosen here, addresses need not be asked for afterwards.
         mac = random_mac() if self.neighbours else None
         peer_mac = self.mac or (random_mac() if self.neighbours else None)
         wanted = self._wanted(self.host_name, mac=mac, peer_mac=peer_mac)
-        with self._nothing_made_if_refused(world, outcome):
-            made = world.host.create_pair(wanted, world.inside)
+        with self._nothing_made_if_refused(context, outcome):
+            made = context.host.create_pair(wanted, context.inside)
         outcome.host_index, outcome.container_index = made.index, made.peer_index or 0
         outcome.host_mac, outcome.container_mac = mac or "", peer_mac or ""
         self._verify_sizes(made)
         only_ipv4 = outcome.addresses and not outcome.has_version(6)
         if self.neighbours and not only_ipv4:
-            _skip_duplicate_address_detection(world, self.host_name)
+            _skip_duplicate_address_detection(context, self.host_name)
         if not self.addressed:
-            world.inside.configure(outcome.container_index, self.container_name, up=True)
-            world.host.configure(outcome.host_index, self.host_name, up=True)
+            context.inside.configure(outcome.container_index, self.container_name, up=True)
+            context.host.configure(outcome.host_index, self.host_name, up=True)
 
     @contextmanager
-    def _nothing_made_if_refused(self, world: World, outcome: Outcome) -> Iterator[None]:
+    def _nothing_made_if_refused(self, context: Context, outcome: Outcome) -> Iterator[None]:
         try:
             yield
         except KernelError as error:
@@ -137,16 +137,16 @@ class Device:
             if error.errno != errno.EEXIST:
                 raise
             taken = f"{self.container_name} in the container"
-            if self.host_name and world.host.link(name=self.host_name):
+            if self.host_name and context.host.link(name=self.host_name):
                 taken = f"{self.host_name} on the host"
             raise CNIError(
                 Code.ALREADY_EXISTS,
-                f"attach {world.attachment}: there is a device {taken} already",
+                f"attach {context.attachment}: there is a device {taken} already",
                 "it was left as it is",
             ) from None
 
-    def _wanted(self, name: str, **macs: str | None) -> Wanted:
-        return Wanted(
+    def _wanted(self, name: str, **macs: str | None) -> LinkSpec:
+        return LinkSpec(
             kind=self.kind,
             pairing=self.pairing,
             name=name,
@@ -198,13 +198,13 @@ def random_mac() -> str:
     return ":".join(f"{byte:02x}" for byte in (first & 0xFC | 0x02, *others))
 
 
-def _skip_duplicate_address_detection(world: World, device: str) -> None:
+def _skip_duplicate_address_detection(context: Context, device: str) -> None:
     """Let the host's end use its link-local address as soon as there is a link.
 
     What it forwards into the pair waits for neighbour discovery, which is sent from that address;
     detection would hold it back for a second, on a link with nobody else on it.
     """
-    world.host.set({f"ipv6/conf/{device}/accept_dad": "0"}, optional=True)
+    context.host.set({f"ipv6/conf/{device}/accept_dad": "0"}, optional=True)
 
 
 def _compare(where: str, found: Link, **expected: str) -> None:

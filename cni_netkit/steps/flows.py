@@ -9,7 +9,7 @@ from cni_netkit.kernel.errors import KernelError
 from cni_netkit.kernel.model import FlowRule, Link
 from cni_netkit.spec.addresses import ip_interface
 from cni_netkit.spec.errors import CNIError, Code
-from cni_netkit.steps.base import Outcome, World, difference, missing_nic
+from cni_netkit.steps.base import Context, Outcome, difference, missing_nic
 
 NTUPLE = "rx-ntuple-filter"
 """The feature's name in the kernel; ethtool(8) calls it ntuple-filters."""
@@ -32,19 +32,19 @@ class Flows:
     flows: tuple[str, ...]
     addresses: tuple[str, ...] = ()
 
-    def do(self, world: World, outcome: Outcome) -> None:
+    def do(self, context: Context, outcome: Outcome) -> None:
         """Insert them; what they will be taken back by is on record before."""
-        nic = world.host.link(name=self.nic)
+        nic = context.host.link(name=self.nic)
         if nic is None:
             raise missing_nic(self.nic)
-        ethtool = world.host.ethtool
+        ethtool = context.host.ethtool
         # Contexts and rules have no owner's name. Nobody else of us is at it meanwhile.
-        with world.lock(f"NIC {self.nic}"):
+        with context.lock(f"NIC {self.nic}"):
             self._refuse_taken(ethtool.rules(nic), outcome)
             outcome.foreign_contexts = sorted(ethtool.contexts(nic) or ())
-            world.save(outcome)
+            context.save(outcome)
             try:
-                outcome.flow_context = self._create_context(world, nic, outcome)
+                outcome.flow_context = self._create_context(context, nic, outcome)
                 for rule in self.rules(outcome):
                     ethtool.insert_rule(nic, rule)
             except KernelError as error:
@@ -55,40 +55,40 @@ class Flows:
                     'contexts; with lease.flows "none" none are made',
                 ) from None
 
-    def undo(self, world: World, outcome: Outcome) -> None:
+    def undo(self, context: Context, outcome: Outcome) -> None:
         """Remove the rules by what they say and where they lead, then the context."""
         if outcome.foreign_contexts is None:
             return  # none was made, or the record was lost with what they could be known by
-        nic = world.host.link(name=self.nic)
+        nic = context.host.link(name=self.nic)
         if nic is None:
             return  # and its rules with it
-        ethtool = world.host.ethtool
-        with world.lock(f"NIC {self.nic}"):
+        ethtool = context.host.ethtool
+        with context.lock(f"NIC {self.nic}"):
             contexts = ethtool.contexts(nic) or {}
             ours = self._own_contexts(contexts, outcome)
-            for rule in self._found(world, nic):
+            for rule in self._found(context, nic):
                 target = set(contexts.get(rule.context or 0, ())) | {rule.queue} - {None}
                 if target and target <= _queues(outcome) and self._wants(rule, outcome):
                     assert rule.location is not None
                     _tolerate(GONE, ethtool.remove_rule, nic, rule.location)
-            for context in ours:
+            for number in ours:
                 # EBUSY: a rule leads into it that is not ours.
-                _tolerate((*GONE, errno.EBUSY), ethtool.remove_context, nic, context)
+                _tolerate((*GONE, errno.EBUSY), ethtool.remove_context, nic, number)
 
-    def check(self, world: World, outcome: Outcome) -> None:
+    def check(self, context: Context, outcome: Outcome) -> None:
         """Each rule is there and leads where it shall."""
-        nic = world.host.link(name=self.nic)
+        nic = context.host.link(name=self.nic)
         if nic is None:
             raise difference(f"NIC {self.nic}", "a device", None)
-        feature = world.host.ethtool.feature(nic, NTUPLE)
+        feature = context.host.ethtool.feature(nic, NTUPLE)
         if feature is None or not feature.on:
             raise difference(f"feature ntuple-filters of NIC {self.nic}", "on", "off")
         if outcome.flow_context:
-            table = (world.host.ethtool.contexts(nic) or {}).get(outcome.flow_context)
+            table = (context.host.ethtool.contexts(nic) or {}).get(outcome.flow_context)
             what = f"queues of RSS context {outcome.flow_context} of NIC {self.nic}"
             if table is None or set(table) != _queues(outcome):
                 raise difference(what, _queues(outcome), table and set(table))
-        found = {_match(rule): _target(rule) for rule in self._found(world, nic)}
+        found = {_match(rule): _target(rule) for rule in self._found(context, nic)}
         for rule in self.rules(outcome):
             if found.get(_match(rule)) != _target(rule):
                 what = f"target of the flow rule {_words(rule)} of NIC {self.nic}"
@@ -132,14 +132,14 @@ class Flows:
                     f"ethtool -N {self.nic} delete {rule.location}",
                 )
 
-    def _create_context(self, world: World, nic: Link, outcome: Outcome) -> int:
+    def _create_context(self, context: Context, nic: Link, outcome: Outcome) -> int:
         """The RSS context for several queues; 0 for one, or where the driver has none."""
         queues = sorted(_queues(outcome))
-        if len(queues) == 1 or world.host.ethtool.contexts(nic) is None:
+        if len(queues) == 1 or context.host.ethtool.contexts(nic) is None:
             return 0
-        entries = len(world.host.ethtool.indirection(nic) or ())
+        entries = len(context.host.ethtool.indirection(nic) or ())
         table = [queues[number % len(queues)] for number in range(entries)]
-        return world.host.ethtool.create_context(nic, table) if table else 0
+        return context.host.ethtool.create_context(nic, table) if table else 0
 
     def _own_contexts(self, contexts: dict[int, tuple[int, ...]], outcome: Outcome) -> list[int]:
         """By number, or for a process that died before it was on record by their queues."""
@@ -153,9 +153,9 @@ class Flows:
             and set(table) == _queues(outcome)
         ]
 
-    def _found(self, world: World, nic: Link) -> tuple[FlowRule, ...]:
+    def _found(self, context: Context, nic: Link) -> tuple[FlowRule, ...]:
         try:
-            return world.host.ethtool.rules(nic)
+            return context.host.ethtool.rules(nic)
         except KernelError as error:
             if error.errno in (errno.EOPNOTSUPP, *GONE):
                 return ()

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from cni_netkit.spec.errors import CNIError, Code
-from cni_netkit.steps.base import Outcome, World
+from cni_netkit.steps.base import Context, Outcome
 
 
 @dataclass(frozen=True)
@@ -14,18 +14,18 @@ class Reservation:
     name: ClassVar[str] = "reservation"
     ipam: str
 
-    def do(self, world: World, outcome: Outcome) -> None:
+    def do(self, context: Context, outcome: Outcome) -> None:
         """Ask IPAM; it must give at least one address."""
-        assert world.ipam is not None
+        assert context.ipam is not None
         try:
-            result = world.ipam.add()
+            result = context.ipam.add()
         except BaseException:
             outcome.untouched.append(self.name)
             raise
         if not result.ips:
             raise CNIError(
                 Code.INVALID_CONFIGURATION,
-                f"the IPAM plugin {self.ipam} gave no address to {world.attachment}",
+                f"the IPAM plugin {self.ipam} gave no address to {context.attachment}",
                 "leave ipam out of the configuration if no address is wanted",
             )
         outcome.addresses = [
@@ -34,15 +34,15 @@ class Reservation:
         outcome.routes = list(result.routes)
         outcome.dns = result.dns
 
-    def undo(self, world: World, outcome: Outcome) -> None:
+    def undo(self, context: Context, outcome: Outcome) -> None:
         """Give the addresses back."""
-        if world.ipam is not None and self.name not in outcome.untouched:
-            world.ipam.delete(_known(outcome))
+        if context.ipam is not None and self.name not in outcome.untouched:
+            context.ipam.delete(_known(outcome))
 
-    def check(self, world: World, outcome: Outcome) -> None:
+    def check(self, context: Context, outcome: Outcome) -> None:
         """Ask IPAM whether they are still reserved."""
-        if world.ipam is not None:
-            world.ipam.check(_known(outcome))
+        if context.ipam is not None:
+            context.ipam.check(_known(outcome))
 
     def describe(self) -> str:
         """In words."""

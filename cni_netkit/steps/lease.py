@@ -9,7 +9,7 @@ from typing import ClassVar
 from cni_netkit import deadline, turns
 from cni_netkit.kernel.errors import KernelError, NoNamespace
 from cni_netkit.spec.errors import CNIError, Code
-from cni_netkit.steps.base import Outcome, World, difference, missing_nic
+from cni_netkit.steps.base import Context, Outcome, difference, missing_nic
 
 CLOSING_SECONDS = 1.0
 """For the kernel to be done with AF_XDP sockets that are closed; it takes less than a millisecond
@@ -26,20 +26,20 @@ class Leases:
     count: int
     pool: tuple[int, ...]
 
-    def do(self, world: World, outcome: Outcome) -> None:
+    def do(self, context: Context, outcome: Outcome) -> None:
         """Take them, trying the next where somebody else was faster; all or an error."""
-        nic = world.host.link(name=self.nic)
+        nic = context.host.link(name=self.nic)
         if nic is None:
             raise missing_nic(self.nic)
-        nsid = world.inside.id_of(world.host)
+        nsid = context.inside.id_of(context.host)
         # One at a time: else two that want two queues each could get one each, and both fail.
-        with world.lock(f"NIC {self.nic}"):
+        with context.lock(f"NIC {self.nic}"):
             for queue in self.pool:
                 if len(outcome.leases) == self.count:
                     break
                 asked = f"lease queue {queue} of {self.nic} to {self.device} in the container"
                 try:
-                    number = world.inside.lease(
+                    number = context.inside.lease(
                         asked, outcome.container_index, nic.index, queue, nsid
                     )
                 except KernelError as error:
@@ -48,42 +48,42 @@ class Leases:
                 else:
                     outcome.leases.append([queue, number])
         if len(outcome.leases) < self.count:
-            raise self.exhausted(world, nic.index)
-        world.inside.mark(outcome.container_index, self.device, self._alias(world, outcome))
+            raise self.exhausted(context, nic.index)
+        context.inside.mark(outcome.container_index, self.device, self._alias(context, outcome))
 
-    def undo(self, world: World, outcome: Outcome) -> None:
+    def undo(self, context: Context, outcome: Outcome) -> None:
         """The kernel gives them back with the device; there is no other way.
 
         An AF_XDP socket that was closed just now has its queue until a work queue comes to it, and
         for ever if the lease is gone by then (xp_release_deferred(), Linux 7.3). So that is waited
         for; one that is open the kernel takes care of.
         """
-        nic = world.host.link(name=self.nic) if world.container and outcome.leases else None
-        if nic is None or world.container is None:
+        nic = context.host.link(name=self.nic) if context.container and outcome.leases else None
+        if nic is None or context.container is None:
             return
         queues = [queue for queue, _ in outcome.leases]
         until = time.monotonic() + CLOSING_SECONDS
         # A release goes on whatever there may be in the way of looking.
         with suppress(KernelError, NoNamespace):
             while time.monotonic() < until:
-                if not world.host.is_closing_xsks(nic, queues, world.container):
+                if not context.host.is_closing_xsks(nic, queues, context.container):
                     return
-                with turns.given_up():
+                with turns.yielded():
                     time.sleep(deadline.PAUSE)
 
-    def check(self, world: World, outcome: Outcome) -> None:
+    def check(self, context: Context, outcome: Outcome) -> None:
         """From both sides: the NIC's queue points at ours, and ours exists; the alias says so."""
-        nic = world.host.link(name=self.nic)
+        nic = context.host.link(name=self.nic)
         if nic is None:
             raise difference(f"NIC {self.nic}", "a device", None)
         if not nic.up:
             raise difference(f"state of NIC {self.nic}", "up", "down")
-        link = world.inside.link(name=self.device)
+        link = context.inside.link(name=self.device)
         if link is None:
             raise difference(f"device {self.device} in the container", "a device", None)
-        nsid = world.host.id_of(world.inside)
-        lent = {queue.number: queue for queue in world.host.queues(nic.index)}
-        own = {queue.number for queue in world.inside.queues(link.index)}
+        nsid = context.host.id_of(context.inside)
+        lent = {queue.number: queue for queue in context.host.queues(nic.index)}
+        own = {queue.number for queue in context.inside.queues(link.index)}
         for nic_queue, number in outcome.leases:
             expected = f"leased to queue {number} of {self.device} in the container"
             queue = lent.get(nic_queue)
@@ -103,18 +103,18 @@ class Leases:
                 )
             if number not in own:
                 raise difference(f"queues of {self.device} in the container", number, own)
-        if link.alias != (alias := self._alias(world, outcome)):
+        if link.alias != (alias := self._alias(context, outcome)):
             raise difference(f"alias of device {self.device} in the container", alias, link.alias)
 
     def describe(self) -> str:
         """In words."""
         return f"lease {self.count} of the queues of {self.nic} to {self.device}"
 
-    def exhausted(self, world: World, nic_index: int) -> CNIError:
+    def exhausted(self, context: Context, nic_index: int) -> CNIError:
         """Error 101: which queues there are, and who holds them."""
-        holders = world.holders(self.nic)
+        holders = context.holders(self.nic)
         taken = []
-        for queue in world.host.queues(nic_index):
+        for queue in context.host.queues(nic_index):
             if queue.number in self.pool and not queue.free:
                 holder = (
                     holders.get(queue.number)
@@ -127,13 +127,13 @@ class Leases:
                 taken.append(f"queue {queue.number} is held by {holder}")
         return CNIError(
             Code.NO_FREE_QUEUE,
-            f"{world.attachment} asks for {self.count} of the queues "
+            f"{context.attachment} asks for {self.count} of the queues "
             f"{','.join(map(str, sorted(self.pool)))} of {self.nic}, and fewer are free",
             "; ".join(taken),
         )
 
-    def _alias(self, world: World, outcome: Outcome) -> str:
-        return world.attachment.alias_with(self.nic, [queue for queue, _ in outcome.leases])
+    def _alias(self, context: Context, outcome: Outcome) -> str:
+        return context.attachment.alias_with(self.nic, [queue for queue, _ in outcome.leases])
 
 
 def refused(error: KernelError, nic: str) -> CNIError:

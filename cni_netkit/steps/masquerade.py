@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from cni_netkit.steps.base import Outcome, World, difference
+from cni_netkit.steps.base import Context, Outcome, difference
 
 
 @dataclass(frozen=True)
@@ -14,18 +14,18 @@ class Masquerade:
     chain: str
     comment: str
 
-    def do(self, world: World, outcome: Outcome) -> None:
+    def do(self, context: Context, outcome: Outcome) -> None:
         """Add the rules."""
-        world.host.masquerade(self.chain, self.comment, _addresses(outcome))
+        context.host.masquerade(self.chain, self.comment, _addresses(outcome))
 
-    def undo(self, world: World, outcome: Outcome) -> None:
+    def undo(self, context: Context, outcome: Outcome) -> None:
         """Remove them."""
-        world.host.unmasquerade(self.chain, _addresses(outcome))
+        context.host.unmasquerade(self.chain, _addresses(outcome))
 
-    def check(self, world: World, outcome: Outcome) -> None:
+    def check(self, context: Context, outcome: Outcome) -> None:
         """One rule an address, and each address sent to them."""
         addresses = _addresses(outcome)
-        rules, reached = world.host.masqueraded(self.chain, addresses)
+        rules, reached = context.host.masqueraded(self.chain, addresses)
         if rules != len(addresses):
             raise difference(
                 f"masquerade rules in chain {self.chain} of nftables table cni-netkit",

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from cni_netkit.kernel.errors import KernelError
-from cni_netkit.kernel.netlink import NetlinkSocket
-from cni_netkit.kernel.siocethtool import EthtoolIoctl
+from cni_netkit.kernel.ethtool.ioctl import EthtoolIoctl
+from cni_netkit.kernel.netlink.socket import NetlinkSocket
 from tests.ethtool.fake import NTUPLE, FakeNic
 
 FEATURES_GET, FEATURES_SET, RSS_GET = 11, 12, 38

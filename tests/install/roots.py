@@ -103,7 +103,7 @@ def wheel(into: Path, version: str) -> Path:
     (made,) = into.glob(f"cni_netkit-{version}-*.whl")
     assert "manylinux" in made.name, "the launcher has not been compiled"
     with zipfile.ZipFile(made) as content:
-        assert "cni_netkit/kernel/xdp/xsk.bpf.o" in content.namelist()
+        assert "cni_netkit/kernel/bpf/xsk.bpf.o" in content.namelist()
     return made
 
 

@@ -20,10 +20,10 @@ import pytest
 
 from cni_netkit.admin import main as admin
 from cni_netkit.agent import server
-from cni_netkit.kernel import bpf
+from cni_netkit.kernel.bpf import xdp as bpf
 from cni_netkit.kernel.namespace import Namespace
 from cni_netkit.nics.prepare import prepare
-from cni_netkit.spec.nics import believe_preparation
+from cni_netkit.spec.nics import validate_preparation
 from cni_netkit.verbs import handle
 from tests.ethtool.fake import FakeNic
 from tests.ethtool.patched import put_in
@@ -34,7 +34,7 @@ CLONE_FS, CLONE_NEWNS, CLONE_NEWNET = 0x00000200, 0x00020000, 0x40000000
 MS_REC_PRIVATE = 0x4000 | 0x40000
 PACKAGE = Path(__file__).parents[2] / "cni_netkit"
 LAUNCHER = PACKAGE / "agent" / "launcher" / "netkit.c"
-XDP_PROGRAM = PACKAGE / "kernel" / "xdp" / "xsk.bpf.c"
+XDP_PROGRAM = PACKAGE / "kernel" / "bpf" / "xsk.bpf.c"
 
 libc = ctypes.CDLL(None, use_errno=True)
 identifiers = itertools.count(os.getpid() % 1000 * 100)
@@ -210,7 +210,7 @@ class Node:
         given = {"device": nic, "role": role, "queues": queues, "copy": role == "af_xdp" or None}
         host = Namespace.current()
         try:
-            prepare(host, believe_preparation(given, "the test"))
+            prepare(host, validate_preparation(given, "the test"))
         finally:
             host.close()
 

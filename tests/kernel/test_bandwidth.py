@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from cni_netkit.attachment import Attachment
-from cni_netkit.kernel import message, shaping
+from cni_netkit.kernel.link import shaping
+from cni_netkit.kernel.netlink import message
 from tests.kernel import judge
 from tests.kernel.conftest import CLONE_NEWNET, JSON, Conf, Node, _call, libc
 from tests.kernel.features import kernel_has_netkit

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from cni_netkit.kernel import bpf
+from cni_netkit.kernel.bpf import xdp as bpf
 from cni_netkit.kernel.errors import KernelError, ProgramError
 from cni_netkit.kernel.model import Link
 from cni_netkit.kernel.namespace import Namespace

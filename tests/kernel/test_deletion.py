@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from cni_netkit.kernel import deletion
-from cni_netkit.kernel.deletion import Deletions
 from cni_netkit.kernel.errors import KernelError
+from cni_netkit.kernel.link import deletion
+from cni_netkit.kernel.link.deletion import Deletions
 from cni_netkit.kernel.model import Link
 from cni_netkit.kernel.namespace import Namespace
-from cni_netkit.kernel.netlink import Ask, NetlinkSocket, opened
+from cni_netkit.kernel.netlink.socket import Ask, NetlinkSocket, opened
 from cni_netkit.kernel.uapi import NETLINK_ROUTE, RTM_DELLINK
 from tests.kernel import judge
 from tests.kernel.conftest import Node

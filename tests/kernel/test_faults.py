@@ -9,7 +9,7 @@ from cni_netkit import plan as plans
 from cni_netkit import verbs
 from cni_netkit.spec.errors import CNIError
 from cni_netkit.state import Store
-from cni_netkit.steps.base import Outcome, Step, World
+from cni_netkit.steps.base import Context, Outcome, Step
 from tests.ethtool.fake import FakeNic
 from tests.kernel import judge
 from tests.kernel.conftest import JSON, Conf, Node
@@ -163,7 +163,7 @@ def test_failing_undo_keeps_the_record_and_the_first_error(
     with monkeypatch.context() as patch:
         fail_in(patch, plans.KINDS["host-routes"], after=False)
 
-        def stuck(self: Any, world: World, outcome: Outcome) -> None:
+        def stuck(self: Any, context: Context, outcome: Outcome) -> None:
             raise CNIError(104, "the device is stuck")
 
         patch.setattr(plans.KINDS["device"], "undo", stuck)
@@ -185,7 +185,7 @@ def test_del_goes_on_after_a_failure_and_reports_it(
     node.add(configuration, c)
     with monkeypatch.context() as patch:
 
-        def stuck(self: Any, world: World, outcome: Outcome) -> None:
+        def stuck(self: Any, context: Context, outcome: Outcome) -> None:
             raise CNIError(104, "the rules are stuck")
 
         patch.setattr(plans.KINDS["masquerade"], "undo", stuck)
@@ -217,9 +217,9 @@ def fail_in(patch: pytest.MonkeyPatch, kind: type[Any], *, after: bool) -> None:
     """Make one kind of step fail, before or after its work."""
     original = kind.do
 
-    def fail(self: Step, world: World, outcome: Outcome) -> None:
+    def fail(self: Step, context: Context, outcome: Outcome) -> None:
         if after:
-            original(self, world, outcome)
+            original(self, context, outcome)
         raise Fault(f"fault in {self.name}")
 
     patch.setattr(kind, "do", fail)

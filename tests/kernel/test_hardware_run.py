@@ -95,7 +95,7 @@ def run(tmp_path: Path) -> Run:
 
 
 def everything(ports: tuple[str, str]) -> Any:
-    """The judge's world, and all settings of both ports."""
+    """The judge's context, and all settings of both ports."""
     return {**judge.world(), **Machine().state(*ports)}
 
 

@@ -13,19 +13,19 @@ from collections.abc import Iterator
 import pytest
 
 from cni_netkit.attachment import Attachment
+from cni_netkit.context import holders
 from cni_netkit.kernel.errors import KernelError
 from cni_netkit.kernel.namespace import Namespace
 from cni_netkit.spec.errors import CNIError
 from cni_netkit.state import Store
-from cni_netkit.steps.base import Outcome, World
+from cni_netkit.steps.base import Context, Outcome
 from cni_netkit.steps.lease import Leases
-from cni_netkit.world import holders
 from tests.kernel import judge
 from tests.kernel.conftest import Conf, Node, executable
 
 
 @pytest.fixture
-def world(node: Node) -> Iterator[World]:
+def context(node: Node) -> Iterator[Context]:
     """A container whose eth0 is a netkit peer with room for two leases; nk0 is its primary."""
     c = node.container()
     judge.run(
@@ -34,7 +34,7 @@ def world(node: Node) -> Iterator[World]:
     )
     store = Store()
     host, container = Namespace.current(), Namespace.at(f"/run/netns/{c}")
-    yield World(
+    yield Context(
         attachment=Attachment("net", "c", "eth0"),
         host=host,
         container=container,
@@ -46,20 +46,20 @@ def world(node: Node) -> Iterator[World]:
     container.close()
 
 
-def lease(world: World, nic: str, count: int = 1, pool: tuple[int, ...] = (7, 6, 5)) -> Outcome:
+def lease(context: Context, nic: str, count: int = 1, pool: tuple[int, ...] = (7, 6, 5)) -> Outcome:
     """Take a lease for eth0 of the container."""
-    assert world.container is not None
-    found = world.container.link(name="eth0")
+    assert context.container is not None
+    found = context.container.link(name="eth0")
     assert found is not None
     outcome = Outcome(container_index=found.index)
-    Leases(nic, "eth0", count, pool).do(world, outcome)
+    Leases(nic, "eth0", count, pool).do(context, outcome)
     return outcome
 
 
-def refusal(world: World, nic: str, **more: object) -> CNIError:
+def refusal(context: Context, nic: str, **more: object) -> CNIError:
     """The error of a lease that must fail."""
     with pytest.raises(CNIError) as caught:
-        lease(world, nic, **more)  # type: ignore[arg-type]
+        lease(context, nic, **more)  # type: ignore[arg-type]
     return caught.value
 
 
@@ -96,66 +96,66 @@ def test_nic_absent(node: Node, conf: Conf) -> None:
     assert "mlx9" in error["msg"]
 
 
-def test_nic_vanishes_at_that_moment(world: World) -> None:
+def test_nic_vanishes_at_that_moment(context: Context) -> None:
     """The step itself finds no NIC: error 102."""
-    assert refusal(world, "mlx9").code == 102
+    assert refusal(context, "mlx9").code == 102
 
 
-def test_device_absent(node: Node, world: World) -> None:
+def test_device_absent(node: Node, context: Context) -> None:
     """ENODEV for the virtual device: error 102 with the kernel's errno."""
     nic = node.nic()
     with pytest.raises(CNIError) as caught:
-        Leases(nic, "eth0", 1, (7,)).do(world, Outcome(container_index=4711))
+        Leases(nic, "eth0", 1, (7,)).do(context, Outcome(container_index=4711))
     assert caught.value.code == 102
     assert "ENODEV" in caught.value.message
 
 
-def test_unknown_namespace_id(node: Node, world: World) -> None:
+def test_unknown_namespace_id(node: Node, context: Context) -> None:
     """ENONET says that the NIC's namespace is not known by that id."""
     nic = node.nic()
-    assert world.container is not None
-    found, lessor = world.container.link(name="eth0"), world.host.link(name=nic)
+    assert context.container is not None
+    found, lessor = context.container.link(name="eth0"), context.host.link(name=nic)
     assert found is not None
     assert lessor is not None
     with pytest.raises(KernelError) as caught:
-        world.container.lease("lease queue 7", found.index, lessor.index, 7, 4711)
+        context.container.lease("lease queue 7", found.index, lessor.index, 7, 4711)
     assert caught.value.errno == errno.ENONET
 
 
-def test_device_is_a_real_nic(node: Node, world: World) -> None:
+def test_device_is_a_real_nic(node: Node, context: Context) -> None:
     """EINVAL "Device is not a virtual device": error 104 with the text."""
     nic = node.nic()
     other = node.nic()
-    judge.run("ip", "link", "set", other, "netns", world.inside.netns.path)
-    found = world.inside.link(name=other)
+    judge.run("ip", "link", "set", other, "netns", context.inside.netns.path)
+    found = context.inside.link(name=other)
     assert found is not None
     with pytest.raises(CNIError) as caught:
-        Leases(nic, other, 1, (7,)).do(world, Outcome(container_index=found.index))
+        Leases(nic, other, 1, (7,)).do(context, Outcome(container_index=found.index))
     assert caught.value.code == 104
     assert "not a virtual device" in caught.value.message
 
 
-def test_device_is_no_netkit(node: Node, world: World) -> None:
+def test_device_is_no_netkit(node: Node, context: Context) -> None:
     """EINVAL "Device does not support queue creation": error 104 with the text."""
     nic = node.nic()
-    judge.run("ip", "link", "add", "d0", "netns", world.inside.netns.path, "type", "dummy")
-    found = world.inside.link(name="d0")
+    judge.run("ip", "link", "add", "d0", "netns", context.inside.netns.path, "type", "dummy")
+    found = context.inside.link(name="d0")
     assert found is not None
     with pytest.raises(CNIError) as caught:
-        Leases(nic, "d0", 1, (7,)).do(world, Outcome(container_index=found.index))
+        Leases(nic, "d0", 1, (7,)).do(context, Outcome(container_index=found.index))
     assert caught.value.code == 104
     assert "does not support queue creation" in caught.value.message
 
 
 @pytest.mark.parametrize("kind", ["dummy", "veth", "bridge"])
-def test_nic_is_virtual(node: Node, conf: Conf, world: World, kind: str) -> None:
+def test_nic_is_virtual(node: Node, conf: Conf, context: Context, kind: str) -> None:
     """Error 102, by the configuration and, should it slip through, by the kernel's word."""
     judge.run("ip", "link", "add", "v0", "type", kind)
     judge.run("ip", "link", "set", "v0", "up")
     error = node.call("ADD", conf(lease={"device": "v0"}), node.container()).error
     assert error["code"] == 102
     assert "virtual" in error["msg"]
-    caught = refusal(world, "v0", pool=(0,))
+    caught = refusal(context, "v0", pool=(0,))
     assert caught.code == 102
     assert "virtual device" in caught.message
 
@@ -181,7 +181,7 @@ def test_nic_is_down(node: Node, conf: Conf) -> None:
     assert error["details"] == f"ip link set {nic} up"
 
 
-def test_queue_number_too_high(node: Node, conf: Conf, world: World) -> None:
+def test_queue_number_too_high(node: Node, conf: Conf, context: Context) -> None:
     """Error 102, by the configuration and by the kernel's ERANGE; STATUS says 50."""
     nic = node.nic(queues=4)
     configuration = conf(lease={"device": nic, "queues": "2-5"})
@@ -190,46 +190,46 @@ def test_queue_number_too_high(node: Node, conf: Conf, world: World) -> None:
     assert "4 receive queues" in error["msg"]
     assert "4, 5" in error["msg"]
     assert node.call("STATUS", configuration).error["code"] == 50
-    caught = refusal(world, nic, pool=(5,))
+    caught = refusal(context, nic, pool=(5,))
     assert caught.code == 102
     assert "ERANGE" in caught.message
 
 
-def test_queue_taken_by_a_lease(node: Node, conf: Conf, world: World) -> None:
+def test_queue_taken_by_a_lease(node: Node, conf: Conf, context: Context) -> None:
     """EBUSY moves on to the next queue; with none left it is error 101 that names the holder."""
     nic, c = node.nic(), node.container()
     node.add(conf(lease={"device": nic}), c)
-    error = refusal(world, nic, pool=(7,))
+    error = refusal(context, nic, pool=(7,))
     assert error.code == 101
     assert f"queue 7 is held by eth0 of container container-{c}" in error.details
-    assert lease(world, nic, pool=(7, 6)).leases == [[6, 1]]
+    assert lease(context, nic, pool=(7, 6)).leases == [[6, 1]]
 
 
-def test_second_nic(node: Node, world: World) -> None:
+def test_second_nic(node: Node, context: Context) -> None:
     """All leases of a device come from one NIC: error 104 with the kernel's text."""
     one, two = node.nic(), node.nic()
-    lease(world, one)
-    error = refusal(world, two)
+    lease(context, one)
+    error = refusal(context, two)
     assert error.code == 104
     assert "Leasing queues from different devices not supported" in error.message
     assert "one NIC" in error.details
 
 
-def test_primary_of_a_pair(node: Node, world: World) -> None:
+def test_primary_of_a_pair(node: Node, context: Context) -> None:
     """Only the peer end leases: error 104 with the kernel's text."""
     nic = node.nic()
-    judge.run("ip", "link", "set", "nk0", "netns", world.inside.netns.path)
-    found = world.inside.link(name="nk0")
+    judge.run("ip", "link", "set", "nk0", "netns", context.inside.netns.path)
+    found = context.inside.link(name="nk0")
     assert found is not None
     with pytest.raises(CNIError) as caught:
-        Leases(nic, "nk0", 1, (7,)).do(world, Outcome(container_index=found.index))
+        Leases(nic, "nk0", 1, (7,)).do(context, Outcome(container_index=found.index))
     assert caught.value.code == 104
     assert "netkit can only lease against the peer device" in caught.value.message
 
 
-def test_more_leases_than_the_device_has_room_for(node: Node, world: World) -> None:
+def test_more_leases_than_the_device_has_room_for(node: Node, context: Context) -> None:
     """num_rx_queues is the limit: error 104 with the kernel's text."""
     nic = node.nic()
-    error = refusal(world, nic, count=3, pool=(7, 6, 5))
+    error = refusal(context, nic, count=3, pool=(7, 6, 5))
     assert error.code == 104
     assert "maximum queue limit reached" in error.message

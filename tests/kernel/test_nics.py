@@ -15,7 +15,7 @@ from cni_netkit.kernel.namespace import Namespace
 from cni_netkit.nics import record, settings
 from cni_netkit.nics.prepare import prepare, restore, to_change
 from cni_netkit.spec.errors import CNIError
-from cni_netkit.spec.nics import Preparation, believe_preparation
+from cni_netkit.spec.nics import Preparation, validate_preparation
 from tests.ethtool.fake import FakeNic
 from tests.kernel import judge
 from tests.kernel.conftest import Conf, Node
@@ -27,7 +27,7 @@ AF_XDP = {"role": "af_xdp", "queues": "4-7", "copy": True}
 
 def wanted(nic: str, **keys: Any) -> Preparation:
     """A preparation."""
-    return believe_preparation({"device": nic, **keys}, "the test")
+    return validate_preparation({"device": nic, **keys}, "the test")
 
 
 def seen(nic: str) -> Any:
@@ -172,7 +172,7 @@ def killed_at(point: int, preparation: Preparation) -> bool:
 def places() -> Iterator[tuple[Any, str]]:
     """What preparing does to the world."""
     yield record.NicStore, "save"
-    from cni_netkit.kernel.ethtool import Ethtool
+    from cni_netkit.kernel.ethtool.family import Ethtool
 
     for name in ("set_rings", "set_channels", "set_feature", "set_indirection"):
         yield Ethtool, name

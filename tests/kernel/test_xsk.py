@@ -25,7 +25,7 @@ from typing import Any
 import pytest
 
 from cni_netkit.agent import xsk
-from cni_netkit.kernel import bpf
+from cni_netkit.kernel.bpf import xdp as bpf
 from cni_netkit.kernel.namespace import Namespace
 from tests.kernel import judge
 from tests.kernel.cnitool import CNITOOL, NO_CNITOOL, Cnitool

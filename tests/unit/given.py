@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from cni_netkit.attachment import Attachment
-from cni_netkit.ipam import Context
+from cni_netkit.ipam import Invocation
 from cni_netkit.spec import request as requests
 from cni_netkit.spec.errors import CNIError
 from cni_netkit.spec.request import Request
@@ -70,9 +70,9 @@ def context(
     path: tuple[str, ...] = (),
     environment: Mapping[str, str] | None = None,
     **config: Any,
-) -> Context:
+) -> Invocation:
     """What an IPAM is told; further keys are the network configuration's."""
-    return Context(
+    return Invocation(
         config={**conf(cniVersion=version, **config), "ipam": dict(ipam)},
         version=version,
         network="net",

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from cni_netkit.spec.annotations import CAPABILITY, CHOICES
-from cni_netkit.spec.config import NetConf, believe
+from cni_netkit.spec.config import NetConf, validate
 from tests.unit.given import conf, refused
 
 CONFIGURED = {"device": "eth0", "queues": "4-7"}
@@ -37,10 +37,10 @@ def pod(allowed: list[str], annotations: object, **more: Any) -> dict[str, Any]:
 def test_a_key_that_is_allowed(key: str, text: str, value: object) -> None:
     """The configuration is the one that has the value in it, and so it is without the key before."""
     listed = {"allowAnnotations": [key], "capabilities": {CAPABILITY: True}}
-    expected = believe(conf(**{key: value}, **listed))
-    believed = believe(pod([key], {f"cni-netkit/{key}": text}))
+    expected = validate(conf(**{key: value}, **listed))
+    believed = validate(pod([key], {f"cni-netkit/{key}": text}))
     assert without_choices(believed) == without_choices(expected)
-    assert without_choices(believed) != without_choices(believe(conf()))
+    assert without_choices(believed) != without_choices(validate(conf()))
 
 
 def without_choices(believed: NetConf) -> dict[str, Any]:
@@ -50,8 +50,8 @@ def without_choices(believed: NetConf) -> dict[str, Any]:
 
 def test_it_goes_before_the_configuration() -> None:
     """Otherwise a configuration would have to leave out what pods may choose."""
-    assert believe(pod(["mtu"], {"cni-netkit/mtu": "1400"}, mtu=9000)).mtu == 1400
-    assert believe(pod(["mtu"], {}, mtu=9000)).mtu == 9000
+    assert validate(pod(["mtu"], {"cni-netkit/mtu": "1400"}, mtu=9000)).mtu == 1400
+    assert validate(pod(["mtu"], {}, mtu=9000)).mtu == 9000
 
 
 @pytest.mark.parametrize(
@@ -70,7 +70,7 @@ def test_a_lease_is_merged_key_by_key(
     allowed: list[str], text: str, expected: tuple[object, ...]
 ) -> None:
     """What the pod does not name remains as configured."""
-    lease = believe(pod(allowed, {"cni-netkit/lease": text}, lease=CONFIGURED)).lease
+    lease = validate(pod(allowed, {"cni-netkit/lease": text}, lease=CONFIGURED)).lease
     assert lease is not None
     assert (lease.device, lease.count, lease.queues, lease.workload) == expected
 
@@ -79,7 +79,7 @@ def test_a_pod_may_say_which_flows() -> None:
     """It brings what is sent to the pod's own addresses, nobody else's."""
     text = '{"flows": [{"proto": "tcp", "dstPort": 80}]}'
     for allowed in (["lease"], ["lease.flows"]):
-        lease = believe(pod(allowed, {"cni-netkit/lease": text}, lease=CONFIGURED)).lease
+        lease = validate(pod(allowed, {"cni-netkit/lease": text}, lease=CONFIGURED)).lease
         assert lease is not None
         assert lease.wanted_flows == ("tcp 80",)
 
@@ -87,8 +87,8 @@ def test_a_pod_may_say_which_flows() -> None:
 @pytest.mark.parametrize("annotations", [None, {}, {"other/mode": "l2", "cni-netkit": "l2"}])
 def test_annotations_of_others_are_ignored(annotations: object) -> None:
     """Only what begins with our prefix is ours, also where nothing is allowed."""
-    assert believe(pod(["mode"], annotations)).mode == "l3"
-    assert believe(conf(runtimeConfig={CAPABILITY: annotations})).mode == "l3"
+    assert validate(pod(["mode"], annotations)).mode == "l3"
+    assert validate(conf(runtimeConfig={CAPABILITY: annotations})).mode == "l3"
 
 
 LEASES = ["lease"]
@@ -135,7 +135,7 @@ def test_what_is_refused(allowed: list[str], key: str, value: object, words: str
     remedy = f"administrator lists in allowAnnotations of the network configuration: {choices}"
     text = f"annotation cni-netkit/{key}: {words}"
     with refused(7, text, f"(found {value!r})", remedy):
-        believe(pod(allowed, {f"cni-netkit/{key}": value}, lease=CONFIGURED))
+        validate(pod(allowed, {f"cni-netkit/{key}": value}, lease=CONFIGURED))
 
 
 @pytest.mark.parametrize(
@@ -162,14 +162,14 @@ def test_what_is_refused(allowed: list[str], key: str, value: object, words: str
 def test_values_are_validated_as_configured_ones(key: str, text: str, words: str) -> None:
     """With the same words, in which the annotation stands in the place of the key."""
     with refused(7, words):
-        believe(pod(list(CHOICES), {f"cni-netkit/{key}": text}, lease=CONFIGURED))
+        validate(pod(list(CHOICES), {f"cni-netkit/{key}": text}, lease=CONFIGURED))
 
 
 def test_what_is_not_the_pods_is_not_said_to_be() -> None:
     """A fault of the configured part of a lease names no annotation."""
     annotations = {"cni-netkit/lease": '{"count": 2}'}
     with refused(7, "lease.device: has a '/'") as error:
-        believe(pod(["lease"], annotations, lease={"device": "a/b"}))
+        validate(pod(["lease"], annotations, lease={"device": "a/b"}))
     assert "annotation cni-netkit" not in error.message
 
 
@@ -177,23 +177,23 @@ def test_a_choice_can_make_the_rest_possible() -> None:
     """The combination is what is judged: a MAC address needs the mode that the pod chose."""
     request = pod(["mode"], {"cni-netkit/mode": "l2"})
     request["runtimeConfig"]["mac"] = "02:00:00:00:00:01"
-    assert believe(request).mac == "02:00:00:00:00:01"
+    assert validate(request).mac == "02:00:00:00:00:01"
     request["runtimeConfig"][CAPABILITY] = {}
     with refused(7, 'a MAC address needs mode "l2"'):
-        believe(request)
+        validate(request)
 
 
 def test_all_faults_are_told_at_once() -> None:
     """Each with its annotation."""
     with refused(7, "annotation cni-netkit/mode: ", "annotation cni-netkit/mtu: "):
-        believe(pod(["mtu"], {"cni-netkit/mode": "l2", "cni-netkit/mtu": "x"}))
+        validate(pod(["mtu"], {"cni-netkit/mode": "l2", "cni-netkit/mtu": "x"}))
 
 
 @pytest.mark.parametrize("annotations", ["mode=l2", ["mode"], 5, True])
 def test_annotations_that_are_none(annotations: object) -> None:
     """The runtime sends a map."""
     with refused(7, f"runtimeConfig.{CAPABILITY} is no object of annotations", repr(annotations)):
-        believe(pod(["mode"], annotations))
+        validate(pod(["mode"], annotations))
 
 
 @pytest.mark.parametrize(
@@ -203,14 +203,14 @@ def test_keys_that_are_never_a_pods_choice(key: str) -> None:
     """The configuration itself is refused, which STATUS tells before there is a pod."""
     words = "allowAnnotations.0: is no key that a pod may choose; those are mode, policy"
     with refused(7, words, f"(found {key!r})"):
-        believe(conf(allowAnnotations=[key], capabilities={CAPABILITY: True}))
+        validate(conf(allowAnnotations=[key], capabilities={CAPABILITY: True}))
 
 
 @pytest.mark.parametrize("listed", ["mode", {"mode": True}, [5], True])
 def test_a_list_that_is_none(listed: object) -> None:
     """Of keys, each a string."""
     with refused(7, "allowAnnotations"):
-        believe(conf(allowAnnotations=listed, capabilities={CAPABILITY: True}))
+        validate(conf(allowAnnotations=listed, capabilities={CAPABILITY: True}))
 
 
 @pytest.mark.parametrize(
@@ -220,5 +220,5 @@ def test_a_list_that_is_none(listed: object) -> None:
 def test_without_the_capability_no_pod_would_be_heard(capabilities: object) -> None:
     """Error 7 with the line to add; nothing is wrong where nothing is allowed."""
     with refused(7, CAPABILITY, f'add "capabilities": {{"{CAPABILITY}": true}}'):
-        believe(conf(allowAnnotations=["mode"], capabilities=capabilities))
-    assert believe(conf(allowAnnotations=[], capabilities=capabilities)).mode == "l3"
+        validate(conf(allowAnnotations=["mode"], capabilities=capabilities))
+    assert validate(conf(allowAnnotations=[], capabilities=capabilities)).mode == "l3"

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from cni_netkit.kernel.model import Bucket, FoundBucket
-from cni_netkit.spec.config import Limits, believe
+from cni_netkit.spec.config import Limits, validate
 from cni_netkit.steps.bandwidth import bucket
 from tests.unit.given import conf, refused
 
@@ -20,7 +20,7 @@ MOST = 8 * 0xFFFFFFFF - 1
 
 def limits(given: Any, **more: Any) -> Limits | None:
     """The limits of a configuration to which a runtime added `given`."""
-    return believe(conf(runtimeConfig={"bandwidth": given}, **more)).limits
+    return validate(conf(runtimeConfig={"bandwidth": given}, **more)).limits
 
 
 def test_as_containerd_writes_it() -> None:
@@ -33,7 +33,7 @@ def test_as_containerd_writes_it() -> None:
 
 def test_the_key_itself_in_any_case() -> None:
     """Go's JSON would take it, so we do."""
-    given = believe(conf(runtimeConfig={"Bandwidth": {"egressrate": 8, "EGRESSBURST": 16}})).limits
+    given = validate(conf(runtimeConfig={"Bandwidth": {"egressrate": 8, "EGRESSBURST": 16}})).limits
     assert given is not None
     assert (given.egress_rate, given.egress_burst, given.ingress_rate) == (8, 16, 0)
 

@@ -13,7 +13,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 LAUNCHER = "cni_netkit/agent/launcher/netkit"
-PROGRAM = "cni_netkit/kernel/xdp/xsk.bpf.o"
+PROGRAM = "cni_netkit/kernel/bpf/xsk.bpf.o"
 COMPILERS = ("cc", "gcc", "clang", "as", "ld")
 
 needs_clang = pytest.mark.skipif(shutil.which("clang") is None, reason="there is no clang")

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from cni_netkit.spec.config import NetConf, believe
+from cni_netkit.spec.config import NetConf, validate
 from cni_netkit.spec.lease import Lease
 from tests.unit.given import conf, refused
 
@@ -125,20 +125,20 @@ def rows(table: list[tuple[str, list[Any]]]) -> list[tuple[str, Any]]:
 @pytest.mark.parametrize(("path", "expected"), DEFAULTS.items())
 def test_default(path: str, expected: object) -> None:
     """A key that is absent has the value that the contract names first."""
-    assert attribute(believe(conf()), path) == expected
+    assert attribute(validate(conf()), path) == expected
 
 
 @pytest.mark.parametrize(("path", "value"), rows(GOOD))
 def test_good_value(path: str, value: object) -> None:
     """Every value that the contract promises is believed as it is."""
-    assert attribute(believe(nested(path, value)), path) == value
+    assert attribute(validate(nested(path, value)), path) == value
 
 
 @pytest.mark.parametrize(("path", "value"), rows(BAD))
 def test_bad_value(path: str, value: object) -> None:
     """Any other value, and any other type, is error 7 with the path; nothing is converted."""
     with refused(7, path):
-        believe(nested(path, value))
+        validate(nested(path, value))
 
 
 @pytest.mark.parametrize(
@@ -153,13 +153,13 @@ def test_bad_value(path: str, value: object) -> None:
 def test_bad_value_is_shown(path: str, value: object, words: str) -> None:
     """The error shows what was found."""
     with refused(7, words):
-        believe(nested(path, value))
+        validate(nested(path, value))
 
 
 @pytest.mark.parametrize("key", [key for key, _ in GOOD if "." not in key])
 def test_null_is_absent(key: str) -> None:
     """A key whose value is null has its default, as for Go, that writes such keys."""
-    assert believe(conf(**{key: None})) == believe(conf())
+    assert validate(conf(**{key: None})) == validate(conf())
 
 
 @pytest.mark.parametrize(
@@ -172,12 +172,12 @@ def test_null_is_absent(key: str) -> None:
 )
 def test_null_inside_is_absent(more: dict[str, Any]) -> None:
     """So it is within an object."""
-    assert believe(conf(**more)) == believe(conf(lease=LEASE))
+    assert validate(conf(**more)) == validate(conf(lease=LEASE))
 
 
 def test_dns_lists_may_be_null() -> None:
     """The lists of dns may be null: Go writes an empty list so."""
-    believed = believe(conf(dns={"nameservers": None, "search": None, "domain": "a"})).dns
+    believed = validate(conf(dns={"nameservers": None, "search": None, "domain": "a"})).dns
     assert believed is not None
     assert (believed.nameservers, believed.search, believed.domain) == ((), (), "a")
 
@@ -185,7 +185,7 @@ def test_dns_lists_may_be_null() -> None:
 def test_all_faults_at_once() -> None:
     """One error 7 names every fault with its path."""
     with refused(7, "mtu", "mode", "lease.count", "lease.device", "log.level", "ifName"):
-        believe(
+        validate(
             conf(
                 mtu=1,
                 mode="l4",
@@ -211,14 +211,14 @@ def test_all_faults_at_once() -> None:
 def test_unknown_key(more: dict[str, Any], path: str, value: str) -> None:
     """A key that is not in the contract is error 2; details have the key and its value."""
     with refused(2, path) as error:
-        believe(conf(**more))
+        validate(conf(**more))
     assert f"{path}: {value}" in error.details
 
 
 def test_all_unknown_keys_at_once() -> None:
     """Every unknown key is named in one error 2."""
     with refused(2, "foo: 1", "lease.bar: 2", "log.baz: 3"):
-        believe(conf(foo=1, lease={**LEASE, "bar": 2}, log={"baz": 3}))
+        validate(conf(foo=1, lease={**LEASE, "bar": 2}, log={"baz": 3}))
 
 
 @pytest.mark.parametrize(
@@ -231,18 +231,18 @@ def test_all_unknown_keys_at_once() -> None:
 def test_planned_key(more: dict[str, Any], path: str) -> None:
     """A key of the contract that is not built yet is error 2, and said to be planned."""
     with refused(2, f"{path} (planned", f"{path}: "):
-        believe(conf(**more))
+        validate(conf(**more))
 
 
 def test_unknown_and_invalid_together() -> None:
     """With an invalid value besides, the error is 7, and the unknown key is named as well."""
     with refused(7, "foo is not supported", "bpf is not supported", "mtu"):
-        believe(conf(foo=1, bpf={}, mtu=1))
+        validate(conf(foo=1, bpf={}, mtu=1))
 
 
 def test_keys_of_others() -> None:
     """What the specification, libcni and runtimes put into a configuration is passed over."""
-    believed = believe(
+    believed = validate(
         conf(
             args={"cni": {"labels": [{"key": "app", "value": "x"}]}, "org.example": 1},
             capabilities={"mac": True, "portMappings": True},
@@ -256,7 +256,7 @@ def test_keys_of_others() -> None:
         )
     )
     assert believed.prev_result == {"cniVersion": "1.1.0"}
-    assert believed.model_copy(update={"prev_result": None}) == believe(conf())
+    assert believed.model_copy(update={"prev_result": None}) == validate(conf())
 
 
 @pytest.mark.parametrize(
@@ -275,7 +275,7 @@ def test_keys_of_others() -> None:
 )
 def test_capabilities_that_say_nothing(runtime: dict[str, Any]) -> None:
     """Capabilities of other plugins, and empty ones, change nothing."""
-    assert believe(conf(runtimeConfig=runtime)) == believe(conf())
+    assert validate(conf(runtimeConfig=runtime)) == validate(conf())
 
 
 @pytest.mark.parametrize(
@@ -292,7 +292,7 @@ def test_dns_capability_in_any_case(
     dns: dict[str, Any], expected: tuple[tuple[str, ...], ...], key: str
 ) -> None:
     """containerd writes Servers with Searches null, podman servers: both are understood."""
-    believed = believe(conf(runtimeConfig={key: dns})).runtime_config.dns
+    believed = validate(conf(runtimeConfig={key: dns})).runtime_config.dns
     assert believed is not None
     assert (believed.servers, believed.searches, believed.options) == expected
 
@@ -308,7 +308,7 @@ def test_dns_capability_in_any_case(
 )
 def test_capability_keys_in_any_case(key: str, value: object) -> None:
     """Keys of runtimeConfig are matched without regard to case."""
-    runtime = believe(conf(mode="l2", runtimeConfig={key: value})).runtime_config
+    runtime = validate(conf(mode="l2", runtimeConfig={key: value})).runtime_config
     assert value in (runtime.mac, runtime.ips, runtime.ip_ranges, runtime.device_id)
 
 
@@ -326,20 +326,20 @@ def test_mac_precedence(
 ) -> None:
     """The mac capability goes before args.cni.mac, that before MAC of CNI_ARGS."""
     raw = conf(mode="l2", runtimeConfig={"mac": capability}, args={"cni": {"mac": args}})
-    assert believe(raw, argument).mac == expected
+    assert validate(raw, argument).mac == expected
 
 
 @pytest.mark.parametrize("argument", ["x", "01:00:00:00:00:01"])
 def test_bad_mac_of_arguments(argument: str) -> None:
     """A MAC of CNI_ARGS is examined like any other."""
     with refused(7, "mac", argument):
-        believe(conf(mode="l2"), argument)
+        validate(conf(mode="l2"), argument)
 
 
 @pytest.mark.parametrize("args", [5, [], {"cni": 5}, {"cni": {"mac": 5}}, {}])
 def test_args_of_any_form(args: object) -> None:
     """args is free-form: what is not args.cni.mac is not ours."""
-    assert believe(conf(args=args)).mac is None
+    assert validate(conf(args=args)).mac is None
 
 
 @pytest.mark.parametrize(
@@ -356,19 +356,19 @@ def test_args_of_any_form(args: object) -> None:
 )
 def test_pool(queues: object, expected: tuple[int, ...]) -> None:
     """A pool is a list or ranges; order and duplicates do not matter."""
-    assert attribute(believe(conf(lease={**LEASE, "queues": queues})), "lease.queues") == expected
+    assert attribute(validate(conf(lease={**LEASE, "queues": queues})), "lease.queues") == expected
 
 
 def test_lease_defaults() -> None:
     """A lease needs a device only: one queue, of any that is free."""
-    lease = believe(conf(lease=LEASE)).lease
+    lease = validate(conf(lease=LEASE)).lease
     assert lease is not None
     assert (lease.count, lease.queues, lease.workload) == (1, None, None)
 
 
 def test_lease_without_a_device() -> None:
     """The runtime may name the NIC, later than STATUS and GC."""
-    assert believe(conf(lease={"count": 1})).lease == Lease()
+    assert validate(conf(lease={"count": 1})).lease == Lease()
 
 
 @pytest.mark.parametrize(
@@ -387,7 +387,7 @@ def test_lease_without_a_device() -> None:
 )
 def test_the_runtime_names_a_nic(more: dict[str, Any], expected: str) -> None:
     """As Multus writes it into the configuration, else as a capability, which a pod may ask for."""
-    assert believe(conf(**more)).nic_id == expected
+    assert validate(conf(**more)).nic_id == expected
 
 
 @pytest.mark.parametrize("key", ["deviceID", "pciBusID"])
@@ -395,24 +395,24 @@ def test_the_runtime_names_a_nic(more: dict[str, Any], expected: str) -> None:
 def test_a_device_id_is_no_path(key: str, value: str) -> None:
     """It is looked up under /sys/bus, and must not lead elsewhere."""
     with refused(7, key, value):
-        believe(conf(**{key: value}))
+        validate(conf(**{key: value}))
     with refused(7, "runtimeConfig.deviceID", value):
-        believe(conf(runtimeConfig={"deviceID": value}))
+        validate(conf(runtimeConfig={"deviceID": value}))
 
 
 def test_keys_of_a_bridge() -> None:
     """Who writes "netkit" where "bridge" stood is told what to do with the rest."""
     with refused(2, "isDefaultGateway, hairpinMode", "isDefaultGateway: True", "ipam.routes"):
-        believe(conf(isDefaultGateway=True, hairpinMode=True))
+        validate(conf(isDefaultGateway=True, hairpinMode=True))
     with refused(2, "surprise") as error:
-        believe(conf(surprise=1))
+        validate(conf(surprise=1))
     assert "bridge" not in error.details
 
 
 @pytest.mark.parametrize("count", [1, 1023])
 def test_lease_count(count: int) -> None:
     """From 1 to 1023 queues can be leased."""
-    lease = believe(conf(lease={**LEASE, "count": count})).lease
+    lease = validate(conf(lease={**LEASE, "count": count})).lease
     assert lease is not None
     assert lease.count == count
 
@@ -444,13 +444,13 @@ IMPOSSIBLE = [
 def test_impossible_combination(more: dict[str, Any], word: str) -> None:
     """What the kernel would refuse is refused first, with error 7 and the reason."""
     with refused(7, word):
-        believe(conf(**more))
+        validate(conf(**more))
 
 
 def test_every_impossible_combination_is_named() -> None:
     """Several impossible combinations are told at once."""
     with refused(7, "policy", "peerScrub", "fallback", "MAC", "ipMasq"):
-        believe(
+        validate(
             conf(
                 pairing="single",
                 policy="blackhole",
@@ -476,7 +476,7 @@ def test_every_impossible_combination_is_named() -> None:
 )
 def test_possible_combination(more: dict[str, Any]) -> None:
     """What the kernel takes is taken."""
-    assert isinstance(believe(conf(**more)), NetConf)
+    assert isinstance(validate(conf(**more)), NetConf)
 
 
 FLOWS = [{"proto": "tcp", "dstPort": 9000}, {"proto": "tcp", "dstPort": 80}]
@@ -499,7 +499,7 @@ FLOWS = [{"proto": "tcp", "dstPort": 9000}, {"proto": "tcp", "dstPort": 80}]
 )
 def test_flows(lease: dict[str, Any], expected: tuple[str, ...]) -> None:
     """What comes to the leased queues, by default and as told."""
-    found = believe(conf(pairing="single", lease={**LEASE, **lease})).lease
+    found = validate(conf(pairing="single", lease={**LEASE, **lease})).lease
     assert found is not None
     assert found.wanted_flows == expected
 
@@ -518,17 +518,17 @@ def test_flows(lease: dict[str, Any], expected: tuple[str, ...]) -> None:
 def test_faults_of_flows_have_their_path(flows: object, path: str) -> None:
     """As all keys have."""
     with refused(7, path):
-        believe(conf(lease={**LEASE, "flows": flows}))
+        validate(conf(lease={**LEASE, "flows": flows}))
 
 
 def test_unknown_key_of_a_flow() -> None:
     """Error 2, as elsewhere."""
     with refused(2, "lease.flows.0.srcPort: 5"):
-        believe(conf(lease={**LEASE, "flows": [{**FLOWS[0], "srcPort": 5}]}))
+        validate(conf(lease={**LEASE, "flows": [{**FLOWS[0], "srcPort": 5}]}))
 
 
 def test_a_configuration_is_frozen() -> None:
     """What was believed does not change afterwards."""
-    believed = believe(conf())
+    believed = validate(conf())
     with pytest.raises(ValueError, match="frozen"):
         believed.mtu = 5

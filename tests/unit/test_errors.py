@@ -2,9 +2,9 @@
 
 import pytest
 
+from cni_netkit.context import as_cni_error
 from cni_netkit.kernel.errors import KernelError, NoNamespace, ProgramError
 from cni_netkit.spec.errors import CNIError, Code
-from cni_netkit.world import as_cni_error
 
 CONTRACT = {
     1: "INCOMPATIBLE_VERSION",

@@ -14,10 +14,13 @@ from typing import Any
 
 import pytest
 
-from cni_netkit.kernel import ethtool, message, rxfh, rxnfc, uapi
+from cni_netkit.kernel import uapi
 from cni_netkit.kernel.errors import KernelError
-from cni_netkit.kernel.ethtool import Ethtool
+from cni_netkit.kernel.ethtool import family as ethtool
+from cni_netkit.kernel.ethtool import rxfh, rxnfc
+from cni_netkit.kernel.ethtool.family import Ethtool
 from cni_netkit.kernel.model import FlowRule, Link
+from cni_netkit.kernel.netlink import message
 from tests.ethtool.fake import FakeNic
 
 FILES = sorted((Path(__file__).parents[1] / "ethtool" / "captures").glob("*.json"))

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from cni_netkit.kernel.errors import KernelError
-from cni_netkit.kernel.ethtool import Ethtool as Ours
+from cni_netkit.kernel.ethtool.family import Ethtool as Ours
 from cni_netkit.kernel.model import FlowRule, Link
 from tests.ethtool.fake import Ethtool, FakeNic, compiled, ethtool
 

@@ -10,11 +10,11 @@ from typing import Any, cast
 import pytest
 
 from cni_netkit.attachment import Attachment
-from cni_netkit.kernel import netdev
 from cni_netkit.kernel.errors import KernelError
 from cni_netkit.kernel.model import Queue
 from cni_netkit.kernel.namespace import Namespace
-from cni_netkit.steps.base import World
+from cni_netkit.kernel.queues import netdev
+from cni_netkit.steps.base import Context
 from cni_netkit.steps.lease import Leases, refused
 
 
@@ -54,7 +54,7 @@ def test_other_users_of_a_queue_are_named(attribute: tuple[str, Any], user: str)
     queue = netdev._read(answer(attribute))
     assert queue == Queue(5, user=user)
     assert not queue.free
-    world = World(
+    context = Context(
         attachment=Attachment("net", "c", "eth0"),
         host=cast(Namespace, Host([queue, Queue(6)])),
         container=None,
@@ -62,7 +62,7 @@ def test_other_users_of_a_queue_are_named(attribute: tuple[str, Any], user: str)
         holders=lambda nic: {},
         lock=lambda what: None,
     )
-    error = Leases("eth0", "eth0", 2, (6, 5)).exhausted(world, 1)
+    error = Leases("eth0", "eth0", 2, (6, 5)).exhausted(context, 1)
     assert error.code == 101
     assert error.details == f"queue 5 is held by {user}"
 

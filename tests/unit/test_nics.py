@@ -14,7 +14,7 @@ from cni_netkit.nics.settings import DEFAULT, differences, words
 from cni_netkit.nics.state import NicState
 from cni_netkit.spec.errors import CNIError
 from cni_netkit.spec.lease import ranges
-from cni_netkit.spec.nics import Preparation, believe_nics, believe_preparation
+from cni_netkit.spec.nics import Preparation, validate_nics, validate_preparation
 from tests.unit.test_admin_leases import ETH7
 
 IO_URING = {"device": "eth0", "role": "io_uring", "queues": "8-15"}
@@ -23,7 +23,7 @@ AF_XDP = {"device": "eth0", "role": "af_xdp", "queues": [6, 7]}
 
 def preparation(**keys: Any) -> Preparation:
     """One that is valid."""
-    return believe_preparation({**IO_URING, **keys}, "the test")
+    return validate_preparation({**IO_URING, **keys}, "the test")
 
 
 @pytest.mark.parametrize(
@@ -44,18 +44,18 @@ def preparation(**keys: Any) -> Preparation:
 def test_faults_are_named_with_their_path(given: dict[str, Any], fault: str) -> None:
     """Error 7, on the command line and in the file."""
     with pytest.raises(CNIError, match="is not valid") as caught:
-        believe_preparation({**IO_URING, **given}, "the command line")
+        validate_preparation({**IO_URING, **given}, "the command line")
     assert caught.value.code == 7
     assert fault in caught.value.message
     with pytest.raises(CNIError) as caught:
-        believe_nics({"nics": [{**IO_URING, **given}]}, "nics.json")
+        validate_nics({"nics": [{**IO_URING, **given}]}, "nics.json")
     assert f"nics.0.{fault}" in caught.value.message or f"nics.0: {fault}" in caught.value.message
 
 
 def test_a_nic_has_one_role() -> None:
     """Twice in the file is a fault, whichever roles."""
     with pytest.raises(CNIError, match="eth0 is there twice"):
-        believe_nics({"nics": [IO_URING, AF_XDP]}, "nics.json")
+        validate_nics({"nics": [IO_URING, AF_XDP]}, "nics.json")
 
 
 def test_the_file_is_read_and_what_is_wrong_with_it_is_said(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from cni_netkit.plan import (
     to_record,
     without_record,
 )
-from cni_netkit.spec.config import NetConf, believe
+from cni_netkit.spec.config import NetConf, validate
 from cni_netkit.spec.nics import Preparation
 from cni_netkit.steps.address import ContainerAddresses
 from cni_netkit.steps.bandwidth import Bandwidth
@@ -50,7 +50,7 @@ LIMITS: dict[str, Any] = {
 
 def believed(**more: Any) -> NetConf:
     """A believed configuration."""
-    return believe(conf(**more))
+    return validate(conf(**more))
 
 
 def plan_of(facts: Facts = FACTS, **more: Any) -> Plan:

@@ -10,9 +10,9 @@ import jsonschema
 import pytest
 
 from cni_netkit.admin import schema as admin
-from cni_netkit.spec.config import FOREIGN_KEYS, believe
+from cni_netkit.spec.config import FOREIGN_KEYS, validate
 from cni_netkit.spec.errors import CNIError
-from cni_netkit.spec.nics import believe_nics
+from cni_netkit.spec.nics import validate_nics
 from tests.unit.given import conf
 from tests.unit.test_config import BAD, GOOD, IMPOSSIBLE, LEASE, nested, rows
 
@@ -54,7 +54,7 @@ def validator() -> Any:
 
 def refused_by_program(config: dict[str, Any]) -> bool:
     try:
-        believe(copy.deepcopy(config))
+        validate(copy.deepcopy(config))
     except CNIError as error:
         return error.code in (2, 7)
     return False
@@ -196,7 +196,7 @@ def nics_validator() -> Any:
 def test_nics_that_are_valid(nics: Any) -> None:
     """By schema and program alike."""
     nics_validator().validate({"nics": nics})
-    assert len(believe_nics({"nics": nics}, "nics.json")) == len(nics)
+    assert len(validate_nics({"nics": nics}, "nics.json")) == len(nics)
 
 
 @pytest.mark.parametrize(
@@ -222,5 +222,5 @@ def test_nics_that_are_valid(nics: Any) -> None:
 def test_nics_that_are_not(given: Any, told: bool) -> None:
     """The program refuses each; the schema but for what it cannot say."""
     with pytest.raises(CNIError):
-        believe_nics(given, "nics.json")
+        validate_nics(given, "nics.json")
     assert nics_validator().is_valid(given) != told

@@ -49,11 +49,11 @@ def test_run_twice() -> None:
 def test_first_failure_is_thrown_with_the_others_noted() -> None:
     """The first failure is raised, its code kept, the others are in its details."""
     failures = Failures()
-    failures.attempt("a", failing(CNIError(104, "first", "why")))
-    failures.attempt("b", failing(CNIError(5, "second")))
-    failures.attempt("c", failing(ValueError("third")))
+    failures.run("a", failing(CNIError(104, "first", "why")))
+    failures.run("b", failing(CNIError(5, "second")))
+    failures.run("c", failing(ValueError("third")))
     with pytest.raises(CNIError, match="first") as caught:
-        failures.throw()
+        failures.raise_first()
     assert caught.value.code == 104
     assert caught.value.details.startswith("why; second; ")
     assert "c: ValueError" in caught.value.details
@@ -65,7 +65,7 @@ def test_other_errors_are_translated() -> None:
     undo = Undo(lambda error: CNIError(104, f"the kernel said {error}"))
     undo.push("make a device", failing(ValueError("no")))
     with pytest.raises(CNIError) as caught:
-        undo.run().throw()
+        undo.run().raise_first()
     assert caught.value.code == 104
     assert caught.value.message == "undo: make a device: the kernel said no"
 
@@ -73,18 +73,18 @@ def test_other_errors_are_translated() -> None:
 def test_an_error_of_unknown_kind_is_internal() -> None:
     """Without a translation an error that is none of the CNI's is error 999."""
     failures = Failures()
-    failures.attempt("a", failing(ValueError("no")))
+    failures.run("a", failing(ValueError("no")))
     with pytest.raises(CNIError, match="a: ValueError: no") as caught:
-        failures.throw()
+        failures.raise_first()
     assert caught.value.code == 999
 
 
 def test_nothing_to_throw() -> None:
     """Without a failure nothing is raised."""
     failures = Failures()
-    failures.attempt("a", lambda: None)
+    failures.run("a", lambda: None)
     assert not failures
-    failures.throw()
+    failures.raise_first()
 
 
 def test_failure_noted_by_hand() -> None:
@@ -92,15 +92,15 @@ def test_failure_noted_by_hand() -> None:
     failures = Failures()
     failures.add(CNIError(50, "elsewhere"))
     with pytest.raises(CNIError, match="elsewhere"):
-        failures.throw()
+        failures.raise_first()
 
 
 def test_note_on_the_error_that_came_first() -> None:
     """Failures while undoing are notes on the error that made it necessary, and replace nothing."""
     failures = Failures()
-    failures.attempt("a", failing(CNIError(5, "cannot undo")))
+    failures.run("a", failing(CNIError(5, "cannot undo")))
     error = CNIError(101, "no queue", "ask for fewer")
-    failures.note_on(error)
+    failures.attach_to(error)
     assert (error.code, error.message) == (101, "no queue")
     assert error.details == "ask for fewer; undoing failed too: cannot undo"
 
@@ -110,11 +110,11 @@ def test_note_on_another_kind_of_error() -> None:
     failures = Failures()
     failures.add(CNIError(5, "cannot undo"))
     error = KeyboardInterrupt()
-    failures.note_on(error)
+    failures.attach_to(error)
     assert error.args == ()
 
 
 def test_an_interruption_is_not_swallowed() -> None:
     """Only failures are collected: an interruption ends the undoing."""
     with pytest.raises(KeyboardInterrupt):
-        Failures().attempt("a", failing(KeyboardInterrupt()))  # type: ignore[arg-type]
+        Failures().run("a", failing(KeyboardInterrupt()))  # type: ignore[arg-type]

@@ -268,7 +268,7 @@ def test_start_does_not_wait_for_it() -> None:
     """libbpf and pyroute2 are loaded when the first socket comes."""
     code = (
         "import sys, cni_netkit.agent.server\n"
-        "print([name for name in ('cni_netkit.kernel.bpf', 'cni_netkit.kernel.xsk', 'pyroute2')"
+        "print([name for name in ('cni_netkit.kernel.bpf.xdp', 'cni_netkit.kernel.queues.xsk', 'pyroute2')"
         " if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

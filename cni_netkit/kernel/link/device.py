@@ -6,10 +6,11 @@ Follows drivers/net/netkit.c and Documentation/netlink/specs/rt-link.yaml.
 import errno
 from socket import AF_INET6
 
-from cni_netkit.kernel import message, uapi
+from cni_netkit.kernel import uapi
 from cni_netkit.kernel.errors import KernelError, LackingKind
-from cni_netkit.kernel.model import Link, Wanted
-from cni_netkit.kernel.netlink import Ask, NetlinkSocket
+from cni_netkit.kernel.model import Link, LinkSpec
+from cni_netkit.kernel.netlink import message
+from cni_netkit.kernel.netlink.socket import Ask, NetlinkSocket
 from cni_netkit.kernel.uapi import (
     IFF_UP,
     NETKIT_MODE,
@@ -30,7 +31,7 @@ IFB = "ifb"
 NO_STATISTICS = message.u32(uapi.IFLA_EXT_MASK, uapi.RTEXT_FILTER_SKIP_STATS)
 
 
-def create_pair(host: NetlinkSocket, wanted: Wanted, container_netns: int) -> Link:
+def create_pair(host: NetlinkSocket, wanted: LinkSpec, container_netns: int) -> Link:
     """Create a pair: primary here, peer born in the namespace of descriptor `container_netns`.
 
     The kernel's echo tells both indexes (the peer's as IFLA_LINK), so nothing is looked up.
@@ -51,7 +52,7 @@ def create_pair(host: NetlinkSocket, wanted: Wanted, container_netns: int) -> Li
     return _create(host, wanted, asked, data)
 
 
-def create_single(container: NetlinkSocket, wanted: Wanted) -> Link:
+def create_single(container: NetlinkSocket, wanted: LinkSpec) -> Link:
     """Create a single netkit device in the namespace of the socket."""
     asked = f"create the single netkit device {wanted.name}"
     return _create(container, wanted, asked, _netkit_attributes(wanted))
@@ -191,7 +192,7 @@ def _info(kind: str, data: bytes) -> bytes:
     )
 
 
-def _netkit_attributes(wanted: Wanted) -> bytes:
+def _netkit_attributes(wanted: LinkSpec) -> bytes:
     attributes = [message.u32(uapi.IFLA_NETKIT_MODE, NETKIT_MODE[wanted.mode])]
     if wanted.pairing == "single":
         attributes.append(message.u32(uapi.IFLA_NETKIT_PAIRING, NETKIT_PAIRING["single"]))
@@ -214,7 +215,7 @@ def _netkit_attributes(wanted: Wanted) -> bytes:
     return b"".join(attributes)
 
 
-def _create(socket: NetlinkSocket, wanted: Wanted, asked: str, data: bytes) -> Link:
+def _create(socket: NetlinkSocket, wanted: LinkSpec, asked: str, data: bytes) -> Link:
     is_single = wanted.pairing == "single"
     request = message.link(
         message.text(uapi.IFLA_IFNAME, wanted.name),

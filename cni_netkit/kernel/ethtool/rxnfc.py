@@ -9,8 +9,8 @@ from collections.abc import Collection
 from dataclasses import replace
 
 from cni_netkit.kernel.errors import KernelError
+from cni_netkit.kernel.ethtool.ioctl import EthtoolIoctl
 from cni_netkit.kernel.model import FlowRule
-from cni_netkit.kernel.siocethtool import EthtoolIoctl
 from cni_netkit.kernel.uapi import (
     ETHTOOL_GRXCLSRLALL,
     ETHTOOL_GRXCLSRLCNT,

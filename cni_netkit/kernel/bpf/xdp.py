@@ -16,10 +16,10 @@ from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 
-from cni_netkit.kernel import link
 from cni_netkit.kernel.errors import KernelError, ProgramError
+from cni_netkit.kernel.link import device as link
 from cni_netkit.kernel.model import Link
-from cni_netkit.kernel.netlink import opened
+from cni_netkit.kernel.netlink.socket import opened
 from cni_netkit.kernel.netns import Netns
 from cni_netkit.kernel.uapi import (
     BPF_LINK_TYPE_XDP,
@@ -30,7 +30,7 @@ from cni_netkit.kernel.uapi import (
 )
 
 PINS = Path("/sys/fs/bpf/cni-netkit")
-OBJECT = Path(__file__).parent / "xdp" / "xsk.bpf.o"
+OBJECT = Path(__file__).parent / "xsk.bpf.o"
 PROGRAM, MAP = b"netkit_xsk", b"xsks"
 LIBRARY = "libbpf.so.1"
 LINE_BYTES = 4096

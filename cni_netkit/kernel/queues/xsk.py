@@ -14,8 +14,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from cni_netkit.kernel.errors import KernelError
-from cni_netkit.kernel.message import Attributes
-from cni_netkit.kernel.netlink import opened
+from cni_netkit.kernel.netlink.message import Attributes
+from cni_netkit.kernel.netlink.socket import opened
 from cni_netkit.kernel.netns import Netns
 from cni_netkit.kernel.uapi import (
     AF_XDP,
@@ -64,7 +64,7 @@ def bound(descriptor: int, netns: Netns) -> Bound:
     """What an AF_XDP socket of a namespace is bound to. Raises `Unusable`, `KernelError`."""
     cookie = _option(descriptor, SO_COOKIE, COOKIE.size)
     try:
-        for found, where in every(netns):
+        for found, where in sockets(netns):
             if COOKIE.pack(found) == cookie:
                 return where
     except KernelError as error:
@@ -83,7 +83,7 @@ def bound(descriptor: int, netns: Netns) -> Bound:
 def can_list(netns: Netns) -> bool:
     """Whether the kernel lists AF_XDP sockets; asked for it, it loads what does."""
     try:
-        next(every(netns), None)
+        next(sockets(netns), None)
     except KernelError as error:
         if error.errno == errno.ENOENT:
             return False
@@ -91,7 +91,7 @@ def can_list(netns: Netns) -> bool:
     return True
 
 
-def every(netns: Netns) -> Iterator[tuple[int, Bound]]:
+def sockets(netns: Netns) -> Iterator[tuple[int, Bound]]:
     """The AF_XDP sockets of a namespace that are bound and open: cookie, and what to.
 
     As the kernel tells them: whoever owns the namespace decides how many there are.

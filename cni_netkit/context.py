@@ -15,7 +15,7 @@ from cni_netkit.spec.config import NetConf
 from cni_netkit.spec.errors import CNIError, Code
 from cni_netkit.spec.request import Request
 from cni_netkit.state import Record, Store
-from cni_netkit.steps.base import World
+from cni_netkit.steps.base import Context
 
 ADVICE = {
     errno.EPERM: "the plugin must run as root",
@@ -26,9 +26,9 @@ ADVICE = {
 
 
 @contextmanager
-def open_world(
+def open_context(
     request: Request, store: Store, attachment: Attachment, *, netns: str = "", must_exist: bool
-) -> Iterator[World]:
+) -> Iterator[Context]:
     """The world of one attachment; its container's namespace is None where there is none.
 
     `netns`: its path where the request has none.
@@ -48,7 +48,7 @@ def open_world(
                     f"CNI_NETNS {request.netns} is the network namespace of the plugin itself",
                     "CNI_NETNS_OVERRIDE=1 makes it go on all the same",
                 )
-        yield World(
+        yield Context(
             attachment=attachment,
             host=host,
             container=container,
@@ -100,7 +100,7 @@ def ipam_of(request: Request, conf: NetConf, attachment: Attachment) -> ipam.Ipa
     if conf.ipam is None:
         return None
     return ipam.choose(
-        ipam.Context(
+        ipam.Invocation(
             config=request.config,
             version=request.version,
             network=attachment.network,
@@ -120,7 +120,7 @@ def recorded_ipam(request: Request, record: Record) -> ipam.Ipam | None:
         return None
     path: Sequence[str] = request.path or record.path
     return ipam.choose(
-        ipam.Context(
+        ipam.Invocation(
             config=record.config,
             version=str(record.config.get("cniVersion", versions.SUPPORTED[0])),
             network=record.attachment.network,

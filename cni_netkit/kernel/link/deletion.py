@@ -11,10 +11,11 @@ import secrets
 import threading
 
 from cni_netkit import turns
-from cni_netkit.kernel import link, message
 from cni_netkit.kernel.errors import KernelError
+from cni_netkit.kernel.link import device as link
 from cni_netkit.kernel.model import Link
-from cni_netkit.kernel.netlink import Ask, NetlinkSocket
+from cni_netkit.kernel.netlink import message
+from cni_netkit.kernel.netlink.socket import Ask, NetlinkSocket
 from cni_netkit.kernel.uapi import IFLA_GROUP, RTM_DELLINK, RTM_SETLINK
 
 GROUP_BITS = 31
@@ -46,7 +47,7 @@ class Deletions:
             self._waiting.append(job)
             leads = not self._at_work
             self._at_work = True
-        with turns.given_up():
+        with turns.yielded():
             if not leads:
                 job.called.wait()
             if not job.done:

@@ -47,7 +47,7 @@ from pyroute2.netlink.nfnetlink.nftsocket import (
 )
 
 from cni_netkit.kernel.errors import KernelError
-from cni_netkit.kernel.netlink import Ask, NetlinkSocket
+from cni_netkit.kernel.netlink.socket import Ask, NetlinkSocket
 from cni_netkit.kernel.uapi import NLM_F_APPEND, NLM_F_CREATE, NLM_F_EXCL, NLM_F_NONREC
 from cni_netkit.spec.addresses import ip_interface, ip_network
 

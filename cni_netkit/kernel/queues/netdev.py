@@ -11,7 +11,7 @@ from pyroute2.netlink import NLA_F_NESTED, ctrlmsg, genlmsg, nla
 
 from cni_netkit.kernel.errors import KernelError
 from cni_netkit.kernel.model import Queue
-from cni_netkit.kernel.netlink import Ask, NetlinkSocket
+from cni_netkit.kernel.netlink.socket import Ask, NetlinkSocket
 from cni_netkit.kernel.uapi import (
     CTRL_CMD_GETFAMILY,
     GENL_ID_CTRL,

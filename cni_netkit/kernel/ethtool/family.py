@@ -9,12 +9,14 @@ from __future__ import annotations
 import errno
 from collections.abc import Sequence
 
-from cni_netkit.kernel import message, rxfh, rxnfc, uapi
+from cni_netkit.kernel import uapi
 from cni_netkit.kernel.errors import KernelError
-from cni_netkit.kernel.message import Attributes
+from cni_netkit.kernel.ethtool import rxfh, rxnfc
+from cni_netkit.kernel.ethtool.ioctl import EthtoolIoctl
 from cni_netkit.kernel.model import Channels, Feature, FlowRule, Link, Rings
-from cni_netkit.kernel.netlink import Ask, NetlinkSocket
-from cni_netkit.kernel.siocethtool import EthtoolIoctl
+from cni_netkit.kernel.netlink import message
+from cni_netkit.kernel.netlink.message import Attributes
+from cni_netkit.kernel.netlink.socket import Ask, NetlinkSocket
 from cni_netkit.kernel.uapi import (
     CTRL_ATTR_FAMILY_ID,
     CTRL_ATTR_FAMILY_NAME,

@@ -167,7 +167,7 @@ def opened(netns: Netns, protocol: int) -> NetlinkSocket:
     return NetlinkSocket(netns.run(lambda: socket.socket(socket.AF_NETLINK, kind, protocol)))
 
 
-def taken(netns: Netns, protocol: int, descriptor: int) -> NetlinkSocket | None:
+def adopt(netns: Netns, protocol: int, descriptor: int) -> NetlinkSocket | None:
     """A socket over a second descriptor for the one that somebody opened in the namespace.
 
     None where it is something else: a socket of another namespace would do its work there.

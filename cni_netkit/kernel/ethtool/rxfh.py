@@ -9,7 +9,7 @@ import struct
 from collections.abc import Sequence
 
 from cni_netkit.kernel.errors import KernelError
-from cni_netkit.kernel.siocethtool import EthtoolIoctl
+from cni_netkit.kernel.ethtool.ioctl import EthtoolIoctl
 from cni_netkit.kernel.uapi import (
     ETH_RSS_HASH_NO_CHANGE,
     ETH_RXFH_CONTEXT_ALLOC,

@@ -4,9 +4,9 @@ import errno
 import socket as sockets
 
 from cni_netkit.kernel import uapi
-from cni_netkit.kernel.message import IFADDRMSG, RTMSG, Attributes, attribute, ip, u32
 from cni_netkit.kernel.model import Route
-from cni_netkit.kernel.netlink import Ask, NetlinkSocket
+from cni_netkit.kernel.netlink.message import IFADDRMSG, RTMSG, Attributes, attribute, ip, u32
+from cni_netkit.kernel.netlink.socket import Ask, NetlinkSocket
 from cni_netkit.kernel.uapi import (
     IFA_F_NODAD,
     IFA_F_NOPREFIXROUTE,

@@ -14,9 +14,9 @@ from contextlib import contextmanager
 
 from cni_netkit.kernel import uapi
 from cni_netkit.kernel.errors import KernelError, LackingKind
-from cni_netkit.kernel.message import Attributes, attribute, nested, text, u32
 from cni_netkit.kernel.model import Bucket, FoundBucket, Link
-from cni_netkit.kernel.netlink import Ask, NetlinkSocket
+from cni_netkit.kernel.netlink.message import Attributes, attribute, nested, text, u32
+from cni_netkit.kernel.netlink.socket import Ask, NetlinkSocket
 from cni_netkit.kernel.uapi import (
     NLM_F_CREATE,
     NLM_F_ECHO,

@@ -1,0 +1,1 @@
+"""BPF: libbpf, and our XDP program on NICs."""

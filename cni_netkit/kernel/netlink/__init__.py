@@ -1,0 +1,1 @@
+"""Netlink: the socket, and packing and reading of rtnetlink messages."""

@@ -1,0 +1,1 @@
+"""Receive queues: their leases, and the AF_XDP sockets on them."""
