@@ -24,6 +24,8 @@ from cni_netkit.state import Record, Store
 from cni_netkit.steps.base import Context, Outcome
 from cni_netkit.undo import Failures, Undo
 
+AT_WORK = "left alone, since it is being worked on"
+
 
 def release(request: Request, store: Store, attachment: Attachment, record: Record | None) -> None:
     """Undo an attachment step by step, but first what was added to it.
@@ -91,21 +93,16 @@ def sweep(network: str | None = None) -> None:
     for record in store.all(network):
         if not _is_left_over(store, record):
             continue
-        attachment = record.attachment
-        request = Request(
-            "DEL", str(record.config.get("cniVersion", versions.NEWEST)), config=record.config
-        )
-        failures = Failures(as_cni_error)
-        failures.run(
-            f"release {attachment}",
-            partial(collect_one, request, store, attachment, partial(_is_left_over, store)),
-        )
+        attachment = str(record.attachment)
         try:
-            failures.raise_first()
-        except CNIError as error:
-            log.error("left for GC", attachment=str(attachment), problem=error.message)
+            released = release_recorded(store, record, partial(_is_left_over, store))
+        except BlockingIOError:
+            log.warning(AT_WORK, attachment=attachment)
+        except Exception as error:
+            log.error("left for GC", attachment=attachment, problem=as_cni_error(error).message)
         else:
-            log.info("released what was left over", attachment=str(attachment))
+            if released:
+                log.info("released what was left over", attachment=attachment)
 
 
 def _is_left_over(store: Store, record: Record) -> bool:
@@ -118,20 +115,30 @@ def _is_left_over(store: Store, record: Record) -> bool:
     )
 
 
-def collect_one(
-    request: Request,
-    store: Store,
-    attachment: Attachment,
-    due: Callable[[Record], bool] = lambda record: True,
-) -> None:
-    """Release an attachment that nobody is at work on, if it still is `due` then."""
+def release_recorded(store: Store, record: Record, due: Callable[[Record], bool]) -> bool:
+    """Release an attachment by what its record says, unless it is not `due` by then.
+
+    Returns whether it was. Raises BlockingIOError where somebody is at work on it.
+    """
+    attachment = record.attachment
+    version = str(record.config.get("cniVersion", versions.NEWEST))
+    request = Request("DEL", version, config=record.config)
+    with store.lock(attachment, wait=False):
+        # Its process may have finished meanwhile.
+        found = store.load(attachment)
+        if found is not None and not due(found):
+            return False
+        release(request, store, attachment, found)
+        return True
+
+
+def collect_one(request: Request, store: Store, attachment: Attachment) -> None:
+    """Release an attachment that nobody is at work on."""
     try:
         with store.lock(attachment, wait=False):
-            # Its process may have finished meanwhile.
-            if (record := store.load(attachment)) is None or due(record):
-                release(request, store, attachment, record)
+            release(request, store, attachment, store.load(attachment))
     except BlockingIOError:
-        log.warning("left alone, since it is being worked on", attachment=str(attachment))
+        log.warning(AT_WORK, attachment=str(attachment))
 
 
 def collect_unrecorded(

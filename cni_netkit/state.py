@@ -53,6 +53,12 @@ def own_identity(number: int) -> list[int]:
     return process_identity(number)
 
 
+@lru_cache(1)
+def boot_id() -> str:
+    """Tells one boot of the machine from another (random(4))."""
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+
+
 @dataclass
 class Record:
     """What there is to know about an attachment to check it or to take it back.
@@ -61,7 +67,8 @@ class Record:
     `outcome` what doing them brought. `complete` is false while ADD is under way, in `process`
     (its number and start time). `added_to` is None for what a runtime asked for; for what an
     administrator added to a running container, the device there that it belongs to and goes with,
-    or "" where the namespace has none of ours.
+    or "" where the namespace has none of ours. `boot` and `host_identity` tell in which boot and
+    from which network namespace it was made: elsewhere nothing can be said of its namespace.
     """
 
     attachment: Attachment
@@ -76,6 +83,8 @@ class Record:
     complete: bool = False
     process: list[int] = field(default_factory=lambda: own_identity(os.getpid()))
     added_to: str | None = None
+    boot: str = field(default_factory=boot_id)
+    host_identity: list[int] = field(default_factory=list)
 
     def dump(self) -> bytes:
         """The record as JSON."""
@@ -140,6 +149,13 @@ class Store:
     def load(self, attachment: Attachment) -> Record | None:
         """The record of an attachment; None if there is none, or none that can be read."""
         return self._load(self._path(attachment))
+
+    def written(self, attachment: Attachment) -> float:
+        """When the record was last written, in seconds since the epoch; 0 if there is none."""
+        try:
+            return os.stat(self._path(attachment)).st_mtime
+        except FileNotFoundError:
+            return 0.0
 
     def remove(self, attachment: Attachment, added_to: str | None = None) -> None:
         """Forget an attachment; `added_to` is its record's."""

@@ -230,6 +230,7 @@ def _new_record(request: Request, context: Context, plan: plans.Plan) -> Record:
         path=list(request.path),
         steps=plans.to_record(plan),
         added_to=request.added_to,
+        host_identity=list(context.host.netns.identity),
     )
 
 

@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Callable, Mapping
 
-from cni_netkit.admin.failure import Unreadable
+from cni_netkit.admin.failure import Misuse, Unreadable
 from cni_netkit.admin.parser import PROGRAM, parser
 from cni_netkit.kernel.errors import KernelError
 from cni_netkit.spec.errors import CNIError, Code
@@ -26,6 +26,9 @@ def main() -> int:
         # Who read it, such as head(1), has enough; nor is the interpreter's end to complain of it.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except Misuse as error:
+        print(f"{arguments.name}: {error}", file=sys.stderr)
+        return 2
     except CNIError as error:
         if error.code == Code.INTERNAL:
             raise  # a report of the fault needs the traceback
@@ -95,6 +98,12 @@ def _lease_remove(arguments: argparse.Namespace) -> int:
     return lease.main(lease.remove, arguments)
 
 
+def _gc(arguments: argparse.Namespace) -> int:
+    from cni_netkit.admin import gc
+
+    return gc.main(arguments)
+
+
 def _launcher(_arguments: argparse.Namespace) -> int:
     from cni_netkit.admin import launcher
 
@@ -128,6 +137,7 @@ COMMANDS: Mapping[str, Command] = {
     "nic show": _nic_show,
     "lease add": _lease_add,
     "lease remove": _lease_remove,
+    "gc": _gc,
     "launcher": _launcher,
     "install": _install,
 }

@@ -42,6 +42,15 @@ def parser() -> argparse.ArgumentParser:
     )
     _add_nic(commands)
     _add_lease(commands)
+    gc = _shown(commands, "gc", "release what containers that are gone left behind")
+    gc.add_argument("--dry-run", action="store_true", help="only tell what would be released")
+    gc.add_argument("--network", metavar="NAME", help="of this network only (default: of all)")
+    gc.add_argument(
+        "--valid",
+        metavar="FILE",
+        help="the ids of the network's containers, one a line (- for standard input): all others "
+        "are released, dead or alive",
+    )
     _command(commands, "launcher", "print the path of the compiled launcher")
     install = _command(commands, "install", "copy the launcher to where runtimes look for it")
     install.add_argument(
