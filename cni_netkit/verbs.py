@@ -41,11 +41,14 @@ def handle(
     read: Callable[[], bytes],
     netns_descriptor: int | None = None,
     route_descriptor: int | None = None,
+    *,
+    on_terminal: bool = False,
 ) -> Answer:
     """Carry out one request of a runtime; `read` gives its standard input. Never raises.
 
     `netns_descriptor` is the namespace at CNI_NETNS, where the caller has opened it, and
-    `route_descriptor` an rtnetlink socket in it; both remain the caller's to close.
+    `route_descriptor` an rtnetlink socket in it; both remain the caller's to close. `on_terminal`:
+    whoever reads the log there has the answer before them, so an error is not told twice.
     """
     version = versions.NEWEST
     started = time.monotonic()
@@ -67,8 +70,9 @@ def handle(
             return answer
     except Exception as error:
         failure = as_cni_error(error)
-        with log.bound(**options, **words):
+        with log.bound(**options, **words, shown=not on_terminal):
             log.error(failure.message, code=int(failure.code), details=failure.details)
+        with log.bound(**options, **words):
             if failure.code == Code.INTERNAL:
                 log.error("traceback", exception=_traceback(error))
         return Answer(1, failure.as_dict(version))
