@@ -23,8 +23,9 @@ ROOT = Path(__file__).parents[2]
 NODE = ["python3-venv", "systemd", "iproute2", "iputils-ping", "nftables", "procps", "libbpf1"]
 """What a node has. Nothing to compile with, and no pip outside of virtual environments."""
 
-SOURCES = ["cni_netkit", "conf", "requirements"]
-SOURCE_FILES = ["pyproject.toml", "hatch_build.py", "README.md", "LICENSE", "install.sh"]
+SOURCES = ["cni_netkit", "conf", "docs", "examples", "requirements"]
+SOURCE_FILES = ["pyproject.toml", "hatch_build.py", "LICENSE", "install.sh"]
+SOURCE_FILES += [path.name for path in ROOT.glob("*.md")]
 OLD, NEW = "0.0.1", "0.0.2"
 """Versions that the wheels are given, so that one is an upgrade of the other."""
 
