@@ -177,9 +177,7 @@ def _read_list(arguments: argparse.Namespace, found: Sequence[Record]) -> Listed
         # Those of another network may be another runtime's, of which this list knows nothing.
         raise Misuse("--valid wants --network: a list is of one network's containers")
     try:
-        with open(0 if path == "-" else path, closefd=path != "-") as file:
-            lines = [line.split()[0] for line in file if line.strip()]
-            written = time.time() if path == "-" else os.fstat(file.fileno()).st_mtime
+        written, lines = _lines(path)
     except OSError as error:
         raise Unreadable(path, error.errno or 0) from None
     for line in lines:
@@ -192,3 +190,13 @@ def _read_list(arguments: argparse.Namespace, found: Sequence[Record]) -> Listed
             f"{arguments.network}; what is gone is released without a list, too"
         )
     return listed
+
+
+def _lines(path: str) -> tuple[float, list[str]]:
+    """When a list was written, and the first word of each line of it; - is standard input."""
+    if path == "-":
+        written = time.time()  # whoever writes it was started together with this
+        return written, [line.split()[0] for line in sys.stdin if line.strip()]
+    with open(path) as file:
+        written = os.fstat(file.fileno()).st_mtime
+        return written, [line.split()[0] for line in file if line.strip()]

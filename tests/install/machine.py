@@ -19,7 +19,7 @@ mount -t sysfs sysfs "$MERGED/sys"
 mount -t devtmpfs dev "$MERGED/dev"
 mount -t tmpfs run "$MERGED/run"
 mount --bind "$MEDIA" "$MERGED/media"
-exec env -i HOME=/root PATH=/usr/sbin:/usr/bin:/sbin:/bin LANG=C.UTF-8 chroot "$MERGED" "$@"
+exec env -i HOME=/root PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin LANG=C.UTF-8 chroot "$MERGED" "$@"
 """
 JOB = "lab-job.service"
 UNIT = """[Unit]
