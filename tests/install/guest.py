@@ -155,7 +155,9 @@ def booted() -> None:
 def fresh_install() -> None:
     """An installation on a running node starts the agent at once."""
     assert not PLUGIN.exists()
-    print(run("/media/install.sh", "--wheels", "/media/one", "--conflist"), file=sys.stderr)
+    said = run("/media/install.sh", "--wheels", "/media/one", "--conflist")
+    print(said, file=sys.stderr)
+    assert "warning" not in said, "this kernel has everything"
     assert (state(SOCKET_UNIT), state(SERVICE)) == ("active", "active")
     assert version_of_agent() == CURRENT.resolve().name
     add_and_delete()

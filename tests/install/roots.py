@@ -21,7 +21,8 @@ from tests.lab.debian import OWN_RELEASE as RELEASE
 
 ROOT = Path(__file__).parents[2]
 NODE = ["python3-venv", "systemd", "iproute2", "iputils-ping", "nftables", "procps", "libbpf1"]
-"""What a node has. Nothing to compile with, and no pip outside of virtual environments."""
+NODE += ["bash-completion", "fish", "man-db", "sudo", "zsh"]
+"""What a node has, and what looks for commands, pages and completions there. Nothing to compile with, and no pip outside of virtual environments."""
 
 SOURCES = ["cni_netkit", "conf", "docs", "examples", "requirements"]
 SOURCE_FILES = ["pyproject.toml", "hatch_build.py", "LICENSE", "install.sh"]
