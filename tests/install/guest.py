@@ -359,6 +359,43 @@ def uninstall() -> None:
     assert "eth0" in run("ip", "-n", "alive", "link")
 
 
+def before_a_reboot() -> None:
+    """Two containers that nobody will DEL: the machine is switched off."""
+    for name in ("lost1", "lost2"):
+        run("ip", "netns", "add", name)
+        do("ADD", name, configuration())
+    assert len(attachments()) == 2
+
+
+def after_a_reboot() -> None:
+    """What they had is still taken; cni-netkit gc gives it back, with the agent running."""
+    wait_for(lambda: state(SERVICE) == "active", "the agent runs")
+    addresses = Path("/var/lib/cni/networks/net")
+    with container("alive"), only_the_agent():
+        do("ADD", "alive", configuration())
+        assert attachments() == ["alive", "lost1", "lost2"]
+        taken = {each.name for each in addresses.iterdir() if each.name[0] == "1"}
+        assert len(taken) == 3, taken
+        before = run("ip", "-o", "link")
+        for said in (run("cni-netkit", "gc", "--dry-run"), run("cni-netkit", "gc")):
+            assert said.count("release") == said.count("made before the last boot") == 2, said
+            assert "kept 1: its network namespace is there" in said, said
+        assert attachments() == ["alive"]
+        (left,) = [each.name for each in addresses.iterdir() if each.name[0] == "1"]
+        assert left in json.dumps(json.loads(run("cni-netkit", "list", "--json")))
+        assert run("ip", "-o", "link") == before
+        run("ip", "netns", "exec", "alive", "ping", "-c", "1", "-W", "5", "10.88.0.1")
+        do("DEL", "alive", configuration())
+    assert attachments() == []
+    assert "table inet cni-netkit" not in run("nft", "list", "tables")
+
+
+def attachments() -> list[str]:
+    """The containers that have records."""
+    report = json.loads(run("cni-netkit", "list", "--json"))
+    return sorted(each["containerID"] for each in report["attachments"])
+
+
 def main() -> int:
     """Carry out the steps and report each; the rest is not tried after one that failed."""
     status = 0
