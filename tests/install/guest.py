@@ -360,32 +360,33 @@ def uninstall() -> None:
 
 
 def before_a_reboot() -> None:
-    """Two containers that nobody will DEL: the machine is switched off."""
+    """Containers that nobody will DEL: the machine is switched off."""
     for name in ("lost1", "lost2"):
         run("ip", "netns", "add", name)
         do("ADD", name, configuration())
-    assert len(attachments()) == 2
+    # The first is of the time before the uninstallation.
+    assert attachments() == ["alive", "lost1", "lost2"]
 
 
 def after_a_reboot() -> None:
     """What they had is still taken; cni-netkit gc gives it back, with the agent running."""
     wait_for(lambda: state(SERVICE) == "active", "the agent runs")
     addresses = Path("/var/lib/cni/networks/net")
-    with container("alive"), only_the_agent():
-        do("ADD", "alive", configuration())
-        assert attachments() == ["alive", "lost1", "lost2"]
+    with container("new"), only_the_agent():
+        do("ADD", "new", configuration())
+        assert attachments() == ["alive", "lost1", "lost2", "new"]
         taken = {each.name for each in addresses.iterdir() if each.name[0] == "1"}
-        assert len(taken) == 3, taken
+        assert len(taken) == 4, taken
         before = run("ip", "-o", "link")
         for said in (run("cni-netkit", "gc", "--dry-run"), run("cni-netkit", "gc")):
-            assert said.count("release") == said.count("made before the last boot") == 2, said
+            assert said.count("release") == said.count("made before the last boot") == 3, said
             assert "kept 1: its network namespace is there" in said, said
-        assert attachments() == ["alive"]
+        assert attachments() == ["new"]
         (left,) = [each.name for each in addresses.iterdir() if each.name[0] == "1"]
         assert left in json.dumps(json.loads(run("cni-netkit", "list", "--json")))
         assert run("ip", "-o", "link") == before
-        run("ip", "netns", "exec", "alive", "ping", "-c", "1", "-W", "5", "10.88.0.1")
-        do("DEL", "alive", configuration())
+        run("ip", "netns", "exec", "new", "ping", "-c", "1", "-W", "5", "10.88.0.1")
+        do("DEL", "new", configuration())
     assert attachments() == []
     assert "table inet cni-netkit" not in run("nft", "list", "tables")
 
