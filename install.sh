@@ -245,7 +245,9 @@ build() {
         "$python" -m venv "$new" &&
             "$new/bin/python" -I -m pip install -qq --disable-pip-version-check --no-input \
                 "${options[@]}" "$from"
-    } >&2 || die "could not install $from with $python; nothing has been changed"
+    } >&2 ||
+        die "could not install $from with $python, for the reason above (without network see" \
+            "--wheels); nothing has been changed"
     # The launcher takes the plugin's place where it was compiled; without an agent it becomes the
     # Python entry point, which it looks for beside itself.
     cp "$new/bin/netkit" "$new/bin/netkit-python"
@@ -465,7 +467,8 @@ install_plugin() {
     [[ $changed ]] || say "nothing to do"
     warn_of_kernel "$new"
     warn_of_path
-    [[ $dry_run ]] || say "netkit $(version_of "$prefix/current") is $plugin"
+    [[ $dry_run ]] || say "netkit $(version_of "$prefix/current") is $plugin;" \
+        "what this node can do tells: cni-netkit doctor"
 }
 
 rollback() {

@@ -245,7 +245,12 @@ def _last_words() -> str:
 
 def documents() -> str:
     """The folder with the documents: installed with the package, or of the checkout."""
-    installed = f"{sys.prefix}/share/cni-netkit/docs"
+    prefix = sys.prefix
+    # install.sh's name for the version in use, whichever that is.
+    current = os.path.normpath(f"{prefix}/../../current")
+    if os.path.realpath(current) == os.path.realpath(prefix):
+        prefix = current
+    installed = f"{prefix}/share/cni-netkit/docs"
     if os.path.isdir(installed):
         return installed
     return f"{os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))}/docs"

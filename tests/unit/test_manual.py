@@ -78,6 +78,16 @@ def test_documents_are_those_of_the_installation(
     assert command_line.documents() == f"{tmp_path}/share/cni-netkit/docs"
 
 
+def test_documents_of_the_version_in_use(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """By the name that stays, as install.sh has it; another version by its own."""
+    for name in ("one", "two"):
+        (tmp_path / "versions" / name / "share" / "cni-netkit" / "docs").mkdir(parents=True)
+    (tmp_path / "current").symlink_to("versions/two")
+    for name, shown in (("one", "versions/one"), ("two", "current")):
+        monkeypatch.setattr(sys, "prefix", str(tmp_path / "versions" / name))
+        assert command_line.documents() == f"{tmp_path}/{shown}/share/cni-netkit/docs"
+
+
 def rendered() -> str:
     """The page as man shows it, in one very long line a paragraph."""
     command = ["groff", "-man", "-Tutf8", "-P-cbou", "-rLL=2000n", "-ww"]
