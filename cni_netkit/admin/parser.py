@@ -244,13 +244,13 @@ def _last_words() -> str:
 
 
 def documents() -> str:
-    """The folder with the documents: installed with the package, or of the checkout."""
+    """The folder with the documents: of the checkout, or installed with the package."""
+    checkout = os.path.normpath(f"{__file__}/../../../docs")
+    if os.path.isdir(checkout):
+        return checkout
     prefix = sys.prefix
     # install.sh's name for the version in use, whichever that is.
     current = os.path.normpath(f"{prefix}/../../current")
     if os.path.realpath(current) == os.path.realpath(prefix):
         prefix = current
-    installed = f"{prefix}/share/cni-netkit/docs"
-    if os.path.isdir(installed):
-        return installed
-    return f"{os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))}/docs"
+    return f"{prefix}/share/cni-netkit/docs"

@@ -68,23 +68,16 @@ def test_help_of_a_command(
     assert "\nexamples:\n" in said
 
 
-def test_documents_are_those_of_the_installation(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    """Not the checkout's, where they have been installed."""
+def test_documents_of_an_installation(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """By the name that stays, where install.sh has given it one; another version by its own."""
     assert Path(command_line.documents()) == Path(__file__).parents[2] / "docs"
-    monkeypatch.setattr(sys, "prefix", str(tmp_path))
-    (tmp_path / "share" / "cni-netkit" / "docs").mkdir(parents=True)
-    assert command_line.documents() == f"{tmp_path}/share/cni-netkit/docs"
-
-
-def test_documents_of_the_version_in_use(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """By the name that stays, as install.sh has it; another version by its own."""
-    for name in ("one", "two"):
-        (tmp_path / "versions" / name / "share" / "cni-netkit" / "docs").mkdir(parents=True)
     (tmp_path / "current").symlink_to("versions/two")
     for name, shown in (("one", "versions/one"), ("two", "current")):
-        monkeypatch.setattr(sys, "prefix", str(tmp_path / "versions" / name))
+        prefix = tmp_path / "versions" / name
+        package = prefix / "lib" / "python3" / "site-packages" / "cni_netkit"
+        package.mkdir(parents=True)
+        monkeypatch.setattr(command_line, "__file__", str(package / "admin" / "parser.py"))
+        monkeypatch.setattr(sys, "prefix", str(prefix))
         assert command_line.documents() == f"{tmp_path}/{shown}/share/cni-netkit/docs"
 
 
