@@ -313,8 +313,7 @@ def test_list(node: Node, conf: Conf, cni_netkit: Command, tmp_path: Path) -> No
     before = judge.world(kept, dropped, other)
     node.add(conf(), dropped)
     listed = tmp_path / "ids"
-    # crictl and podman shorten ids unless they are told otherwise.
-    listed.write_text(f"{identifier(kept)[:12]}\n\n")
+    listed.write_text(f"{identifier(kept)}\n\n")
     command = ("gc", "--network", "net", "--valid", str(listed))
     newer = (False, False, "it is newer than the list")
     assert verdicts(cni_netkit.json(*command))[f"{dropped}:eth0"] == newer
