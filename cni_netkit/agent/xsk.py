@@ -205,7 +205,6 @@ def _receive(connection: socket.socket) -> list[int] | None:
 def _take_over(descriptor: int) -> None:
     """Put an AF_XDP socket under the NIC's queue that it has a lease of. Raises `Refused`."""
     # Imported when the first comes: the agent's start does not wait for them.
-    from cni_netkit.kernel.bpf import xdp as bpf
     from cni_netkit.kernel.errors import KernelError, NoNamespace, ProgramError
     from cni_netkit.kernel.namespace import Namespace
     from cni_netkit.kernel.queues import xsk
@@ -217,13 +216,13 @@ def _take_over(descriptor: int) -> None:
             bound = xsk.bound(descriptor, container.netns)
             host = Namespace.current()
             stack.callback(host.close)
-            for name in bpf.prepared():
-                if (nic := host.link(name=name)) is None or not bpf.is_attached(nic):
+            for name in host.xdp.prepared():
+                if (nic := host.links.get(name=name)) is None or not host.xdp.is_attached(nic):
                     continue
                 if (queue := _leased(host, nic.index, container, bound)) is not None:
-                    bpf.insert(name, queue, descriptor)
+                    host.xdp.insert(name, queue, descriptor)
                     return
-            device = container.link(index=bound.index)
+            device = container.links.get(index=bound.index)
         except xsk.Unusable as reason:
             raise Refused(str(reason)) from None
         except (KernelError, ProgramError, NoNamespace, OSError) as error:
@@ -239,7 +238,7 @@ def _take_over(descriptor: int) -> None:
 
 def _leased(host: Namespace, nic: int, container: Namespace, bound: Bound) -> int | None:
     """The queue of a NIC that is leased to this queue of the container's device, if one is."""
-    for queue in host.queues(nic):
+    for queue in host.queues.all(nic):
         if (queue.leased_index, queue.leased_queue) != (bound.index, bound.queue):
             continue
         # The kernel gives a namespace its id when it tells of a lease in it.
