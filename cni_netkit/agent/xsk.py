@@ -12,7 +12,6 @@ socket with SO_LINGER for example: so nothing of a connection is done, or closed
 
 from __future__ import annotations
 
-import array
 import contextlib
 import errno
 import json
@@ -26,6 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cni_netkit import log, turns
+from cni_netkit.agent import sockets
 
 if TYPE_CHECKING:
     from cni_netkit.kernel.namespace import Namespace
@@ -43,8 +43,6 @@ STOP_SECONDS = 1.0
 MESSAGE_BYTES = 64
 ONE_TOO_MANY = 2
 """Descriptors that are asked for; the kernel drops the others."""
-
-_DESCRIPTOR = array.array("i").itemsize
 
 
 class Refused(Exception):
@@ -152,22 +150,12 @@ def served(agent_socket: str) -> Iterator[None]:
 
 def _listen(stack: contextlib.ExitStack, path: Path) -> socket.socket:
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o755)
-    # What a dead agent left; and the name that is promised, for whoever sees the folder above.
+    # The name that is promised, for whoever sees the folder above.
     link = path.parent.with_name(path.name)
-    for name in (path, link):
-        name.unlink(missing_ok=True)
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    try:
-        listener.bind(str(path))
-        stack.callback(path.unlink, missing_ok=True)
-        path.chmod(0o666)
-        link.symlink_to(path.relative_to(link.parent))
-        stack.callback(link.unlink, missing_ok=True)
-        listener.listen(socket.SOMAXCONN)
-    except BaseException:
-        listener.close()
-        raise
-    return listener
+    link.unlink(missing_ok=True)
+    link.symlink_to(path.relative_to(link.parent))
+    stack.callback(link.unlink, missing_ok=True)
+    return sockets.bind(stack, path, socket.SOCK_SEQPACKET, 0o666)
 
 
 def _answer(connection: socket.socket) -> None:
@@ -192,14 +180,8 @@ def _answer(connection: socket.socket) -> None:
 
 def _receive(connection: socket.socket) -> list[int] | None:
     """The descriptors of the one message, `ONE_TOO_MANY` at most; None if there is no message."""
-    data, ancillary, _, _ = connection.recvmsg(
-        MESSAGE_BYTES, socket.CMSG_SPACE(ONE_TOO_MANY * _DESCRIPTOR), socket.MSG_CMSG_CLOEXEC
-    )
-    descriptors = array.array("i")
-    for level, kind, content in ancillary:
-        if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
-            descriptors.frombytes(content[: len(content) - len(content) % _DESCRIPTOR])
-    return list(descriptors) if data or descriptors else None
+    data, descriptors, _ = sockets.receive(connection, MESSAGE_BYTES, ONE_TOO_MANY)
+    return descriptors if data or descriptors else None
 
 
 def _take_over(descriptor: int) -> None:
