@@ -150,12 +150,17 @@ def served(agent_socket: str) -> Iterator[None]:
 
 def _listen(stack: contextlib.ExitStack, path: Path) -> socket.socket:
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o755)
+    listener = sockets.bind(stack, path, socket.SOCK_SEQPACKET, 0o666)
     # The name that is promised, for whoever sees the folder above.
     link = path.parent.with_name(path.name)
-    link.unlink(missing_ok=True)
-    link.symlink_to(path.relative_to(link.parent))
+    try:
+        link.unlink(missing_ok=True)
+        link.symlink_to(path.relative_to(link.parent))
+    except OSError:
+        listener.close()
+        raise
     stack.callback(link.unlink, missing_ok=True)
-    return sockets.bind(stack, path, socket.SOCK_SEQPACKET, 0o666)
+    return listener
 
 
 def _answer(connection: socket.socket) -> None:
