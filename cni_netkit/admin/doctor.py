@@ -69,7 +69,7 @@ def _look(host: Namespace, features: frozenset[str]) -> list[Looked]:
     found = []
     for nic in leases.nics(host):
         trial = nic.link.up and features >= LEASING
-        refusal = host.refuses_to_lend(nic.link) if trial else None
+        refusal = host.queues.refusal_to_lend(nic.link) if trial else None
         record, state = readiness.prepared(nic.link), read_state(host, nic.link)
         known = replace(
             nic,

@@ -7,106 +7,29 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import dataclass
 
 from cni_netkit import deadline
 from cni_netkit.admin.failure import Misuse, Unreadable
-from cni_netkit.admin.list import described, records
+from cni_netkit.admin.gone import Found, Judge, Listed, Verdict
+from cni_netkit.admin.lease import NO_NETWORK
+from cni_netkit.admin.list import check_readable, described
 from cni_netkit.admin.output import JSON, print_json
-from cni_netkit.context import as_cni_error, device_of, netns_of
+from cni_netkit.errors import as_cni_error
 from cni_netkit.kernel.namespace import Namespace
+from cni_netkit.record import Record, cut_off
 from cni_netkit.release import release_recorded
 from cni_netkit.spec.request import IDENTIFIER
-from cni_netkit.state import Record, Store, boot_id
-from cni_netkit.steps.base import ours
-
-ID_CHARACTERS = 8
-"""How many characters stand for a container's id, at least."""
-
-SPARED_SECONDS = 60
-"""What was attached that shortly before a list was written may be missing there."""
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """Whether an attachment is to be released, and why or why not."""
-
-    due: bool
-    reason: str
-
-
-@dataclass(frozen=True)
-class Listed:
-    """An administrator's list of the containers that there are, and when it was written."""
-
-    containers: tuple[str, ...]
-    written: float
-
-    def has(self, container: str) -> bool:
-        """Whether a container is there: its id, or the beginning of it."""
-        long = tuple(each for each in self.containers if len(each) >= ID_CHARACTERS)
-        return container in self.containers or container.startswith(long)
-
-
-@dataclass(frozen=True)
-class Judge:
-    """Tells what is due: what is gone for certain, or with a list what is not on it."""
-
-    store: Store
-    host: Namespace
-    listed: Listed | None
-
-    def verdict(self, record: Record) -> Verdict:
-        """The verdict on one attachment."""
-        if not record.complete:
-            if record.abandoned:
-                return Verdict(due=True, reason="its ADD was cut off")
-            return Verdict(due=False, reason="its ADD is under way")
-        if record.added_to and (base := self.store.load(record.base)):
-            verdict = self.verdict(base)
-            return Verdict(verdict.due, f"it was added to {record.added_to}, and {verdict.reason}")
-        return self._by_the_list(record) if self.listed else self._by_the_kernel(record)
-
-    def is_due(self, record: Record) -> bool:
-        """Whether it is to be released."""
-        return self.verdict(record).due
-
-    def _by_the_kernel(self, record: Record) -> Verdict:
-        if record.boot != boot_id():
-            return Verdict(due=True, reason="it was made before the last boot")
-        if record.host_identity != list(self.host.netns.identity):
-            # Nothing that can be seen from here would tell whether the container lives.
-            return Verdict(due=False, reason="it was made in another network namespace than this")
-        if netns_of(record):
-            return Verdict(due=False, reason="its network namespace is there")
-        if self._has_device(record):
-            return Verdict(
-                due=False, reason="its device is there, though its namespace's name is not"
-            )
-        return Verdict(due=True, reason=f"its network namespace {record.netns} is gone")
-
-    def _has_device(self, record: Record) -> bool:
-        """A pair's end on the host goes with the other end; a single device is asked for."""
-        name = next((each["host_name"] for each in record.steps if each.get("host_name")), "")
-        index = record.outcome.get("host_index", 0)
-        if name and ours(self.host, record.attachment.alias, name, index):
-            return True
-        return device_of(record) is not None
-
-    def _by_the_list(self, record: Record) -> Verdict:
-        assert self.listed
-        if self.listed.has(record.attachment.container_id):
-            return Verdict(due=False, reason="its container is on the list")
-        if self.store.written(record.attachment) > self.listed.written - SPARED_SECONDS:
-            return Verdict(due=False, reason="it is newer than the list")
-        return Verdict(due=True, reason="its container is not on the list")
+from cni_netkit.state import NewerRecord, Store
 
 
 def main(arguments: argparse.Namespace) -> int:
     """Release what is due, or with --dry-run only tell; 1 where something could not be released."""
-    found = _of_network(arguments.network)
-    listed = _read_list(arguments, found) if arguments.valid else None
+    named = arguments.network not in (None, NO_NETWORK)
+    if named and not IDENTIFIER.match(arguments.network):
+        raise Misuse(f"--network: {arguments.network!r} is no network's name")
     store = Store()
+    found = _found(store, arguments.network)
+    listed = _read_list(arguments, found) if arguments.valid else None
     with closing(Namespace.current()) as host:
         judge = Judge(store, host, listed)
         entries = [_entry(each, judge.verdict(each)) for each in found]
@@ -120,19 +43,22 @@ def main(arguments: argparse.Namespace) -> int:
     return _tell_problems(arguments.name, found, entries)
 
 
-def _of_network(network: str | None) -> list[Record]:
+def _found(store: Store, network: str | None) -> list[Found]:
     """What there is, what was added before what it was added to: that one would take it along."""
-    found = [each for each in records() if network in (None, each.attachment.network)]
-    return sorted(found, key=lambda each: each.added_to is None)
+    check_readable()
+    return sorted(store.scan(network), key=lambda each: getattr(each, "added_to", None) is None)
 
 
-def _entry(record: Record, verdict: Verdict) -> JSON:
+def _entry(found: Found, verdict: Verdict) -> JSON:
     told = {"due": verdict.due, "reason": verdict.reason, "released": False, "problem": None}
-    return described(record) | told
+    if isinstance(found, NewerRecord):
+        return described(cut_off(found.attachment)) | {"state": None} | told
+    return described(found) | told
 
 
-def _release(judge: Judge, record: Record, entry: JSON) -> None:
+def _release(judge: Judge, record: Found, entry: JSON) -> None:
     """Release an attachment; what becomes of it goes into its entry, and others go on."""
+    assert isinstance(record, Record)  # nothing else is due
     try:
         with deadline.within():
             entry["released"] = release_recorded(judge.store, record, judge.is_due)
@@ -146,7 +72,7 @@ def _release(judge: Judge, record: Record, entry: JSON) -> None:
         entry["problem"] = f"error {int(failure.code)}: {said}"
 
 
-def _print(found: Sequence[Record], entries: Sequence[JSON], *, dry_run: bool) -> None:
+def _print(found: Sequence[Found], entries: Sequence[JSON], *, dry_run: bool) -> None:
     """A line for each that is released, and how many stay, why."""
     kept: Counter[str] = Counter()
     for record, entry in zip(found, entries, strict=True):
@@ -161,7 +87,7 @@ def _print(found: Sequence[Record], entries: Sequence[JSON], *, dry_run: bool) -
         print("there is no attachment")
 
 
-def _tell_problems(name: str, found: Sequence[Record], entries: Sequence[JSON]) -> int:
+def _tell_problems(name: str, found: Sequence[Found], entries: Sequence[JSON]) -> int:
     status = 0
     for record, entry in zip(found, entries, strict=True):
         if entry["problem"]:
@@ -170,7 +96,7 @@ def _tell_problems(name: str, found: Sequence[Record], entries: Sequence[JSON]) 
     return status
 
 
-def _read_list(arguments: argparse.Namespace, found: Sequence[Record]) -> Listed:
+def _read_list(arguments: argparse.Namespace, found: Sequence[Found]) -> Listed:
     """The list of --valid; one that cannot be meant raises `Misuse`, and nothing is released."""
     path = arguments.valid
     if arguments.network is None:

@@ -15,15 +15,17 @@ from cni_netkit import verbs
 from cni_netkit.admin.list import described, records
 from cni_netkit.admin.output import JSON, print_json, print_table
 from cni_netkit.attachment import Attachment
-from cni_netkit.context import as_cni_error, device_of, netns_of
+from cni_netkit.errors import as_cni_error
 from cni_netkit.kernel.errors import NoNamespace
 from cni_netkit.kernel.namespace import Namespace
+from cni_netkit.record import Record
+from cni_netkit.records import device_of, netns_of
 from cni_netkit.release import sweep
 from cni_netkit.spec.addresses import ip_interface
 from cni_netkit.spec.errors import CNIError, Code
 from cni_netkit.spec.request import Request
 from cni_netkit.spec.version import NEWEST
-from cni_netkit.state import Record, Store
+from cni_netkit.state import Store
 
 NO_NETWORK = "_none"
 """Where the namespace has no attachment: no network of a runtime can have this name."""
@@ -257,7 +259,7 @@ def _configuration(target: Record, arguments: argparse.Namespace) -> JSON:
 def _addresses_in(netns: str) -> list[JSON]:
     """What others gave the container; not what is of one link, or of the container alone."""
     with closing(Namespace.at(netns)) as inside:
-        found = [each for link in inside.links() for each in inside.addresses(link.index)]
+        found = [each for link in inside.links.all() for each in inside.links.addresses(link.index)]
     addresses = ((each, ip_interface(each).ip) for each in found)
     return [
         {"address": each}

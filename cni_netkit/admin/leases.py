@@ -8,11 +8,11 @@ from pathlib import Path
 
 from cni_netkit.admin.list import holder, leased, pod_of, records
 from cni_netkit.admin.output import JSON, print_json, print_table
-from cni_netkit.context import netns_of
 from cni_netkit.facts import Nic, nic_with_queues
 from cni_netkit.kernel.model import Queue
 from cni_netkit.kernel.namespace import Namespace
-from cni_netkit.state import Record
+from cni_netkit.record import Record
+from cni_netkit.records import netns_of
 
 SYSFS = Path("/sys/class/net")
 
@@ -25,7 +25,7 @@ def nics(host: Namespace) -> list[Nic]:
 
     Those with a device of a bus behind them: the kernel calls others virtual, and leases from none.
     """
-    found = [link for link in host.links() if (SYSFS / link.name / "device").exists()]
+    found = [link for link in host.links.all() if (SYSFS / link.name / "device").exists()]
     return [nic_with_queues(host, link) for link in found]
 
 

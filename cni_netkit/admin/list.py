@@ -6,7 +6,8 @@ from typing import Any
 
 from cni_netkit.admin.failure import Unreadable
 from cni_netkit.admin.output import JSON, print_json, print_table
-from cni_netkit.state import ROOT, Record, Store
+from cni_netkit.record import Record
+from cni_netkit.state import ROOT, Store
 
 POD_ARGUMENTS = {"podNamespace": "K8S_POD_NAMESPACE", "podName": "K8S_POD_NAME"}
 """What Kubernetes runtimes put into CNI_ARGS (containerd, CRI-O)."""
@@ -14,13 +15,18 @@ POD_ARGUMENTS = {"podNamespace": "K8S_POD_NAMESPACE", "podName": "K8S_POD_NAME"}
 
 def records() -> list[Record]:
     """Every record of this node. Raises `Unreadable`."""
+    check_readable()
+    return list(Store(ROOT).all())
+
+
+def check_readable() -> None:
+    """Raises `Unreadable` where records may not be looked for: then none would be found."""
     try:
-        os.scandir(ROOT).close()  # a pattern that may not be looked for matches nothing
+        os.scandir(ROOT).close()
     except FileNotFoundError:
-        return []
+        return
     except OSError as error:
         raise Unreadable(str(ROOT), error.errno or 0) from None
-    return list(Store(ROOT).all())
 
 
 def holder(record: Record) -> JSON:
@@ -58,15 +64,15 @@ def main(*, as_json: bool) -> int:
 
 def described(record: Record) -> JSON:
     """An attachment, as docs/admin.md describes it."""
-    device = _step(record, "device")
+    spec = _step(record, "device").get("spec", {})
     return {
         **holder(record),
         "addedTo": record.added_to,
         "netns": record.netns or None,
         "deviceIndex": record.outcome.get("container_index") or None,
-        "hostDevice": device.get("host_name") or None,
-        "kind": device.get("kind"),
-        "pairing": device.get("pairing"),
+        "hostDevice": spec.get("name") if spec.get("pairing") == "pair" else None,
+        "kind": spec.get("kind"),
+        "pairing": spec.get("pairing"),
         "addresses": [each["address"] for each in record.outcome.get("addresses") or ()],
         "leases": [
             {"nic": nic, "queue": queue, "deviceQueue": number}

@@ -10,7 +10,7 @@ from typing import Any
 from cni_netkit.admin import launcher
 from cni_netkit.admin.output import JSON
 from cni_netkit.agent.server import SOCKET
-from cni_netkit.context import as_cni_error
+from cni_netkit.errors import as_cni_error
 from cni_netkit.facts import Facts, Nic, gather_status_facts
 from cni_netkit.kernel.errors import KernelError
 from cni_netkit.kernel.namespace import Namespace

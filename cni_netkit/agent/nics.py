@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from cni_netkit import log
-from cni_netkit.context import as_cni_error
+from cni_netkit.errors import as_cni_error
 from cni_netkit.kernel.namespace import Namespace
 from cni_netkit.nics.prepare import prepare
 from cni_netkit.spec.errors import CNIError, Code
@@ -104,7 +104,7 @@ class Keeper:
     def _keep(self, host: Namespace, preparation: Preparation) -> None:
         name = preparation.device
         try:
-            link = host.link(name=name)
+            link = host.links.get(name=name)
             seen = None if link is None else (link.index, link.up)
             if seen == self._seen.get(name):
                 return

@@ -105,10 +105,10 @@ def restore(host: Namespace, name: str) -> Restored:
         record = store.load(name)
         if record is None:
             return done
-        link = host.link(name=name)
+        link = host.links.get(name=name)
         if link is None or not record.is_of(link):
             # The settings went with the device; pins in bpffs stay.
-            host.detach_our_xdp(name)
+            host.xdp.detach(name)
             store.remove(name)
             return done
         _refuse_while_leased(host, link)
@@ -156,7 +156,7 @@ def unable(role: Role, state: NicState, *, copies: bool = False) -> CNIError | N
 
 def nic_of(host: Namespace, name: str) -> Link:
     """A device of the host by name. Raises error 102."""
-    link = host.link(name=name)
+    link = host.links.get(name=name)
     if link is None:
         raise CNIError(
             Code.UNUSABLE_NIC,
@@ -233,7 +233,7 @@ class _Work:
 
 def _now(host: Namespace, link: Link) -> NicState:
     """What the NIC is like by now, also which program it runs."""
-    return read_state(host, host.link(index=link.index) or link)
+    return read_state(host, host.links.get(index=link.index) or link)
 
 
 def _planned(
@@ -270,7 +270,7 @@ def _record(store: NicStore, link: Link, preparation: Preparation) -> NicRecord:
 def _check_possible(host: Namespace, preparation: Preparation, state: NicState) -> None:
     """What no setting could mend. Raises error 102."""
     name = state.link.name
-    if host.features(LEASING) == LEASING and (refusal := host.refuses_to_lend(state.link)):
+    if host.features(LEASING) == LEASING and (refusal := host.queues.refusal_to_lend(state.link)):
         raise refused(refusal, name)
     if fault := unable(preparation.role, state, copies=preparation.copies):
         raise fault
@@ -294,7 +294,7 @@ def _check_possible(host: Namespace, preparation: Preparation, state: NicState) 
 
 
 def _refuse_while_leased(host: Namespace, link: Link) -> None:
-    leased = [queue.number for queue in host.queues(link.index) if not queue.free]
+    leased = [queue.number for queue in host.queues.all(link.index) if not queue.free]
     if leased:
         raise CNIError(
             Code.ALREADY_EXISTS,

@@ -205,3 +205,22 @@ def _version_asked_for(stdin: Callable[[], bytes]) -> str:
     except (OSError, ValueError, AttributeError, RecursionError):
         return versions.NEWEST
     return asked if asked in versions.SUPPORTED else versions.NEWEST
+
+
+def valid_attachments(config: Mapping[str, Any]) -> set[tuple[str, str]]:
+    """(container id, CNI_IFNAME) of what a GC must keep. No list at all means: nothing.
+
+    Raises error 7 for a list that cannot be read, since guessing would delete what is in use.
+    """
+    key = "cni.dev/valid-attachments"
+    if key not in config:
+        key = "cni.dev/attachments"
+    listed = config.get(key) or []
+    try:
+        return {(str(each["containerID"]), str(each["ifname"])) for each in listed}
+    except (TypeError, KeyError):
+        raise CNIError(
+            Code.INVALID_CONFIGURATION,
+            f"{key} is no list of objects with containerID and ifname",
+            "nothing was removed",
+        ) from None

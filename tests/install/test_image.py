@@ -145,8 +145,8 @@ def test_image_is_small_and_runs_the_agent(container: Container) -> None:
 def test_xdp_program_and_its_loader_are_there(container: Container) -> None:
     """AF_XDP works from the image: the object is in it, and libbpf can open it."""
     code = (
-        "from cni_netkit.kernel import bpf; library = bpf._libbpf(); "
-        "assert library.bpf_object__open_file(bytes(bpf.OBJECT), None)"
+        "from cni_netkit.kernel.bpf import libbpf, xdp; library = libbpf.library(); "
+        "assert library.bpf_object__open_file(bytes(xdp.OBJECT), None)"
     )
     python = "/opt/cni-netkit/bin/python"
     roots.run("chroot", container.root, python, "-c", code)

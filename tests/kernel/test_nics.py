@@ -172,11 +172,12 @@ def killed_at(point: int, preparation: Preparation) -> bool:
 def places() -> Iterator[tuple[Any, str]]:
     """What preparing does to the world."""
     yield record.NicStore, "save"
+    from cni_netkit.kernel.bpf.xdp import Xdp
     from cni_netkit.kernel.ethtool.family import Ethtool
 
     for name in ("set_rings", "set_channels", "set_feature", "set_indirection"):
         yield Ethtool, name
-    yield Namespace, "attach_our_xdp"
+    yield Xdp, "attach"
 
 
 def dying(function: Callable[..., Any], counted: Iterator[int]) -> Callable[..., Any]:
@@ -272,7 +273,7 @@ def test_rules_of_others_keep_rules_on(node: Node, host: Namespace, fake_nic: Fa
     nic = node.nic()
     fake = fake_nic(nic, ntuple=False)
     prepare(host, wanted(nic, **IO_URING))
-    link = host.link(name=nic)
+    link = host.links.get(name=nic)
     assert link is not None
     host.ethtool.insert_rule(link, FlowRule("tcp", "192.0.2.1", queue=2))
     assert [each.setting.key for each in restore(host, nic).left] == ["ntuple"]

@@ -15,8 +15,9 @@ import pytest
 
 from cni_netkit import plan as plans
 from cni_netkit.attachment import Attachment
+from cni_netkit.context import Context
+from cni_netkit.outcome import Outcome
 from cni_netkit.state import Store
-from cni_netkit.steps.base import Context, Outcome
 from tests.ethtool.fake import FakeNic
 from tests.kernel import judge
 from tests.kernel.conftest import JSON, Command, Conf, Node

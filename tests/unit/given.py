@@ -10,10 +10,10 @@ import pytest
 
 from cni_netkit.attachment import Attachment
 from cni_netkit.ipam import Invocation
+from cni_netkit.record import Record
 from cni_netkit.spec import request as requests
 from cni_netkit.spec.errors import CNIError
 from cni_netkit.spec.request import Request
-from cni_netkit.state import Record
 from cni_netkit.verbs import VERBS
 
 ENVIRONMENT = {

@@ -98,6 +98,7 @@ def test_list_on_standard_input(
         (ID, (), 2, "--valid wants --network: a list is of one network's containers"),
         ("", ("--network", "net"), 2, "none of the 0 containers on the list"),
         ('{"items": []}', ("--network", "net"), 2, "'{\"items\":' is no container's id"),
+        (ID, ("--network", "*"), 2, "--network: '*' is no network's name"),
         (None, ("--network", "net"), 1, "read PATH: No such file or directory"),
     ],
 )
@@ -140,3 +141,22 @@ def test_nothing_there(
 ) -> None:
     assert call(monkeypatch, "gc", "--network", "other") == 0
     assert capsys.readouterr() == ("there is no attachment\n", "")
+
+
+def test_what_a_newer_release_made(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], store: Store
+) -> None:
+    """It is told, and stays, with what was added to it; this release knows nothing but its name."""
+    (path,) = (store._root / "net").glob(f"{ID}:*")
+    path.write_text('{"format": 99}')
+    store.create(record(Attachment("net", ID, "rxq0"), complete=True, added_to="eth0"))
+    assert call(monkeypatch, "gc", "--json") == 0
+    entries = json.loads(capsys.readouterr().out)["attachments"]
+    newer = "a newer release made it"
+    assert {each["ifname"]: (each["due"], each["reason"]) for each in entries} == {
+        "eth0": (False, newer),
+        "rxq0": (False, "a newer release made what it was added to"),
+    }
+    assert path.exists()
+    assert call(monkeypatch, "gc") == 0
+    assert f"kept 1: {newer}" in capsys.readouterr().out

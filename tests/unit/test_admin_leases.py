@@ -10,7 +10,7 @@ from cni_netkit.admin import leases
 from cni_netkit.attachment import Attachment
 from cni_netkit.facts import Nic
 from cni_netkit.kernel.model import Link, Queue
-from cni_netkit.state import Record
+from cni_netkit.record import Record
 from tests.unit.given import record
 from tests.unit.test_admin_list import ARGUMENTS, STEPS, documented, fields
 

@@ -20,7 +20,10 @@ from tests.unit.test_admin import call
 DOCUMENT = Path(__file__).parents[2] / "docs" / "admin.md"
 
 STEPS: list[dict[str, Any]] = [
-    {"step": "device", "kind": "netkit", "pairing": "pair", "host_name": "nk0123456789a"},
+    {
+        "step": "device",
+        "spec": {"kind": "netkit", "pairing": "pair", "name": "nk0123456789a"},
+    },
     {"step": "leases", "nic": "eth7", "device": "eth0", "count": 2, "pool": [5, 4]},
 ]
 OUTCOME = {
