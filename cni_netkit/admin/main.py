@@ -46,7 +46,12 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True)
     agent = _command(commands, "agent", _run_agent, "run the resident agent")
     agent.add_argument("--socket", help="where to listen (default /run/cni-netkit/agent.sock)")
-    _shown(commands, "list", _list, "every attachment on this node")
+    listed = _shown(commands, "list", _list, "every attachment on this node")
+    listed.add_argument(
+        "--wide",
+        action="store_true",
+        help="all columns, and whole ids, in lines as long as it takes",
+    )
     _shown(commands, "leases", _leases, "the receive queues of every NIC, and who holds them")
     doctor = _shown(
         commands, "doctor", _doctor, "what this node can do, and what to do about what it cannot"
@@ -147,7 +152,7 @@ def _shown(commands: Any, name: str, run: Command, what: str) -> argparse.Argume
 def _list(arguments: argparse.Namespace) -> int:
     from cni_netkit.admin import list as attachments
 
-    return attachments.main(as_json=arguments.json)
+    return attachments.main(as_json=arguments.json, wide=arguments.wide)
 
 
 def _leases(arguments: argparse.Namespace) -> int:

@@ -4,8 +4,8 @@ import argparse
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from cni_netkit.admin.leases import nics
-from cni_netkit.admin.output import JSON, print_json, print_table
+from cni_netkit.admin.leases import NO_NIC, nics
+from cni_netkit.admin.output import JSON, print_json, print_table, print_text
 from cni_netkit.kernel.namespace import Namespace
 from cni_netkit.nics import prepare as preparing
 from cni_netkit.nics.prepare import Change, nic_of, to_change
@@ -90,21 +90,28 @@ def show(host: Namespace, arguments: argparse.Namespace) -> int:
     made = {"nics": [each.report() for each in seen]}
     if arguments.json:
         print_json(made)
-        return 0
-    for each in made["nics"]:
+    else:
+        _print(made)
+    return 0
+
+
+def _print(made: JSON) -> None:
+    if not made["nics"]:
+        print_text(NO_NIC)
+    for number, each in enumerate(made["nics"]):
+        if number:
+            print()
         role = each["role"] or "no role"
         pool = f", queues {ranges(each['queues'])} for containers" if each["queues"] else ""
         cut_off = "" if each["complete"] in (True, None) else ", cut off: prepare it again"
-        rows = [
-            (row["name"], row["foundText"], row["wantedText"], row["right"], row["beforeText"])
-            for row in each["settings"]
-        ]
         print_table(
             ("setting", "is", "wanted", "right", "was before"),
-            rows,
+            [
+                (row["name"], row["foundText"], row["wantedText"], row["right"], row["beforeText"])
+                for row in each["settings"]
+            ],
             title=f"{each['name']}: {role}{pool}{cut_off}",
         )
-    return 0
 
 
 @dataclass(frozen=True)
