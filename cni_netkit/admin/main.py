@@ -8,8 +8,8 @@ from collections.abc import Callable
 from typing import Any
 
 from cni_netkit import __version__
-from cni_netkit.admin import launcher
-from cni_netkit.admin.failure import Unreadable
+from cni_netkit.admin import launcher, usage
+from cni_netkit.admin.failure import Misuse, Unreadable
 from cni_netkit.kernel.errors import KernelError
 from cni_netkit.spec.errors import CNIError, Code
 
@@ -28,6 +28,8 @@ def main() -> int:
         # Who read it, such as head(1), has enough; nor is the interpreter's end to complain of it.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except Misuse as error:
+        usage.complain(arguments.name, *error.args)
     except CNIError as error:
         if error.code == Code.INTERNAL:
             raise  # a report of the fault needs the traceback
@@ -41,7 +43,7 @@ def main() -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="cni-netkit", description=__doc__)
+    parser = usage.Parser(prog="cni-netkit", description=__doc__)
     parser.add_argument("--version", action="version", version=f"cni-netkit {__version__}")
     commands = parser.add_subparsers(required=True)
     agent = _command(commands, "agent", _run_agent, "run the resident agent")
@@ -100,7 +102,7 @@ def _add_lease(commands: Any) -> None:
             "--ifname", default="rxq0", help="name of the device in the container (default rxq0)"
         )
     add.add_argument("--device", required=True, help="the NIC")
-    add.add_argument("--count", type=int, help="how many queues (default 1)")
+    add.add_argument("--count", type=usage.number, help="how many queues (default 1)")
     add.add_argument("--queues", help="the pool to choose from, for example 8-15 or 8-11,14")
     add.add_argument("--workload", metavar="io_uring|af_xdp", help="what will use the queues")
     add.add_argument("--flows", metavar="address|none", help="what the NIC brings to the queues")
@@ -116,8 +118,10 @@ def _add_nic(commands: Any) -> None:
     prepare.add_argument(
         "--queues", required=True, help="the pool for containers, for example 8-15 or 8-11,14"
     )
-    prepare.add_argument("--channels", type=int, help="how many queues the NIC shall have")
-    prepare.add_argument("--ring", type=int, help="length of each receive ring, in descriptors")
+    prepare.add_argument("--channels", type=usage.number, help="how many queues the NIC shall have")
+    prepare.add_argument(
+        "--ring", type=usage.number, help="length of each receive ring, in descriptors"
+    )
     prepare.add_argument(
         "--copy", action="store_true", help="AF_XDP also where the driver can only copy"
     )
