@@ -4,16 +4,18 @@ import argparse
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from cni_netkit.admin import options
 from cni_netkit.admin.leases import NO_NIC, nics
 from cni_netkit.admin.output import JSON, print_json, print_table, print_text
 from cni_netkit.kernel.namespace import Namespace
 from cni_netkit.nics import prepare as preparing
-from cni_netkit.nics.prepare import Change, nic_of, to_change
+from cni_netkit.nics.change import Assignment, Change
+from cni_netkit.nics.prepare import Changes, nic_of, to_change
 from cni_netkit.nics.record import NicRecord, NicStore
 from cni_netkit.nics.settings import SETTINGS, Setting, differences, words
 from cni_netkit.nics.state import NicState, read_state
 from cni_netkit.spec.lease import ranges
-from cni_netkit.spec.nics import Preparation, validate_preparation
+from cni_netkit.spec.nics import Preparation
 
 NOTHING = "nothing to change"
 
@@ -39,14 +41,14 @@ def prepare(host: Namespace, arguments: argparse.Namespace) -> int:
         "ring": arguments.ring,
         "copy": arguments.copy or None,
     }
-    preparation = validate_preparation(given, "the command line")
+    preparation = options.checked(Preparation, given, positional="device")
     about = f"{preparation.device} for {preparation.role}, queues {ranges(preparation.queues)}"
 
-    def said(changes: list[Change]) -> None:
+    def said(changes: Changes) -> None:
         if arguments.json:
             return
         _print_changes(about, changes)
-        if changes and not arguments.dry_run:
+        if any(isinstance(each, Change) for each in changes) and not arguments.dry_run:
             # Flushed: a session that runs over this NIC may be cut off by what comes.
             print(
                 f"this can interrupt the traffic of {preparation.device} for a moment", flush=True
@@ -168,15 +170,15 @@ class Seen:
         }
 
 
-def _changed(name: str, changes: list[Change], *, done: bool) -> JSON:
+def _changed(name: str, changes: Changes, *, done: bool) -> JSON:
     return {"device": name, "done": done, "changes": [_as_json(each) for each in changes]}
 
 
-def _as_json(change: Change) -> JSON:
-    return {"key": change.setting.key, "found": change.found, "wanted": change.wanted}
+def _as_json(change: Change | Assignment) -> JSON:
+    return {"key": change.key, "found": change.found, "wanted": change.wanted}
 
 
-def _print_changes(about: str, changes: list[Change]) -> None:
+def _print_changes(about: str, changes: Changes) -> None:
     print(f"{about}:" if changes else f"{about}: {NOTHING}")
     for change in changes:
-        print(f"    {change}")
+        print_text(str(change), "    ")
