@@ -183,7 +183,7 @@ def test_on_80_columns(monkeypatch: pytest.MonkeyPatch, store: Store) -> None:
     ]
 
 
-@pytest.mark.parametrize("columns", [40, 80, 140])
+@pytest.mark.parametrize("columns", [40, 80, 140, 170])
 def test_wide_is_in_whole_lines(
     monkeypatch: pytest.MonkeyPatch, store: Store, columns: int
 ) -> None:

@@ -50,9 +50,8 @@ def test_cells_are_broken_between_words_and_behind_a_slash(monkeypatch: pytest.M
 
 
 def test_names_are_broken_only_where_nothing_else_helps(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Behind a hyphen, but not in a range of numbers."""
-    rows = [*ROWS, ("eth7:10-11", "till-4-5", [], "-")]
-    assert printed(terminal(monkeypatch, 60), rows) == [
+    """Behind a hyphen."""
+    assert printed(terminal(monkeypatch, 60)) == [
         "NIC           pod           addresses      what",
         "eth7          kube-system/  10.88.0.2,     a b c d e f",
         "              coredns-      fd00:88:12::2",
@@ -61,7 +60,16 @@ def test_names_are_broken_only_where_nothing_else_helps(monkeypatch: pytest.Monk
         "enp65s0f0np0  shop/till-0   10.88.0.3      in the namespace",
         "                                           with id 5",
         "eth8          -             -              yes",
-        "eth7:10-11    till-4-5      -              -",
+    ]
+
+
+def test_lists_are_broken_between_ranges(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not within one."""
+    rows = [("eth7", "a/b", "100-111,112-123,124-135", "x")]
+    assert printed(terminal(monkeypatch, 32), rows) == [
+        "NIC   pod  addresses        what",
+        "eth7  a/b  100-111,         x",
+        "           112-123,124-135",
     ]
 
 
@@ -85,14 +93,20 @@ def test_wide_characters_have_two_columns(monkeypatch: pytest.MonkeyPatch) -> No
     rows: list[Sequence[object]] = [("网卡", "a b", [], "x"), ("eth0", "a b", [], "x")]
     _, *lines = printed(terminal(monkeypatch, 80), rows)
     assert [cell_len(line.partition("a")[0]) for line in lines] == [6, 6]
+    for columns in range(28, 44):
+        lines = printed(terminal(monkeypatch, columns), [("网卡", "网 卡 网 卡 网 卡", [], "x")])
+        assert max(map(cell_len, lines)) <= columns
 
 
 def test_paragraphs(monkeypatch: pytest.MonkeyPatch) -> None:
     """Between words on a terminal, at once elsewhere; a word that is too long stays whole."""
-    text = "cni-netkit nic show tells what a NIC is like"
+    text = "cni-netkit nic show tells what a NIC is like, see /var/lib/cni/netkit/nics"
     screen = terminal(monkeypatch, 20)
     output.print_text(text, "    ")
-    assert screen.lines() == [*("    cni-netkit nic", "    show tells what", "    a NIC is like")]
+    assert screen.lines() == [
+        *("    cni-netkit nic", "    show tells what", "    a NIC is like,", "    see"),
+        "    /var/lib/cni/netkit/nics",
+    ]
     monkeypatch.setattr(sys.stdout, "isatty", lambda: False)
     output.print_text(text, "    ")
-    assert screen.lines()[3:] == [f"    {text}"]
+    assert screen.lines()[5:] == [f"    {text}"]
