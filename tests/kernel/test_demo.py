@@ -15,10 +15,8 @@ def test_main_job_is_shown() -> None:
     """Each verb, the device, the lease, a frame that arrives; no escape, since this is no terminal."""
     done = subprocess.run(
         [
-            *"unshare --net --mount --propagation private".split(),
-            sys.executable,
-            "-m",
-            "tests.lab.show",
+            *("unshare", "--net", "--mount", "--propagation", "private"),
+            *(sys.executable, "-m", "tests.lab.show"),
         ],
         cwd=ROOT,
         env={**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},

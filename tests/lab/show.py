@@ -117,9 +117,11 @@ def agent() -> Iterator[None]:
             with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as client:
                 return client.connect_ex(XSK_SOCKET) == 0
 
-        judge.wait_for(listens, "the agent listens")
-        yield
-        process.terminate()
+        try:
+            judge.wait_for(listens, "the agent listens")
+            yield
+        finally:
+            process.terminate()
 
 
 def receive(text: str) -> None:
@@ -139,7 +141,7 @@ def receive(text: str) -> None:
         judge.run("bash", "-c", send, netns=SENDER)
         arrived = pod.stdout.readline()
         print(arrived, end="", flush=True)
-        pod.kill()
+        pod.terminate()
     if not arrived.endswith(f"{text}\n"):
         sys.exit("it has not arrived")
 
