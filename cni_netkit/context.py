@@ -19,7 +19,7 @@ from cni_netkit.state import Store
 
 if TYPE_CHECKING:
     from cni_netkit.ipam import Ipam
-    from cni_netkit.steps.base import Outcome
+    from cni_netkit.outcome import Outcome
 
 
 @dataclass(frozen=True)

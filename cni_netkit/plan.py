@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any
 from cni_netkit.attachment import Attachment
 from cni_netkit.facts import Facts, Nic, needed
 from cni_netkit.kernel.model import LinkSpec
+from cni_netkit.outcome import Outcome
 from cni_netkit.record import Record
 from cni_netkit.spec.config import Limits, NetConf
 from cni_netkit.spec.errors import CNIError, Code
 from cni_netkit.spec.lease import Lease, ranges
 from cni_netkit.steps.address import ContainerAddresses, HostRoutes
 from cni_netkit.steps.bandwidth import Bandwidth
-from cni_netkit.steps.base import Outcome, Step, missing_nic
+from cni_netkit.steps.base import Step, missing_nic
 from cni_netkit.steps.device import Device
 from cni_netkit.steps.flows import Flows
 from cni_netkit.steps.ipam import Reservation

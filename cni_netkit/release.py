@@ -10,6 +10,7 @@ from cni_netkit.attachment import Attachment, parse_alias
 from cni_netkit.context import Context, namespaces
 from cni_netkit.errors import as_cni_error
 from cni_netkit.kernel.namespace import Namespace
+from cni_netkit.outcome import Outcome
 from cni_netkit.record import Record
 from cni_netkit.records import device_of, netns_of
 from cni_netkit.spec import version as versions
@@ -17,7 +18,6 @@ from cni_netkit.spec.config import NetConf, validate
 from cni_netkit.spec.errors import CNIError
 from cni_netkit.spec.request import Request
 from cni_netkit.state import NewerRecord, Store
-from cni_netkit.steps.base import Outcome
 from cni_netkit.undo import Failures, Undo
 
 

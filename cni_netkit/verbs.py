@@ -15,6 +15,7 @@ from cni_netkit.errors import as_cni_error
 from cni_netkit.facts import gather_facts, gather_status_facts
 from cni_netkit.kernel.errors import ProgramError
 from cni_netkit.kernel.namespace import Namespace
+from cni_netkit.outcome import Outcome
 from cni_netkit.record import Record
 from cni_netkit.release import collect_recorded, collect_unrecorded, release
 from cni_netkit.spec import request as requests
@@ -25,7 +26,7 @@ from cni_netkit.spec.errors import CNIError, Code
 from cni_netkit.spec.request import Request, Verb
 from cni_netkit.spec.result import JSON, Result
 from cni_netkit.state import Store
-from cni_netkit.steps.base import Outcome, difference
+from cni_netkit.steps.base import difference
 from cni_netkit.steps.device import NO_MAC, Device
 from cni_netkit.undo import Failures, Undo
 

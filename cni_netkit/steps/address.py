@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from cni_netkit.kernel.model import RT_TABLE_MAIN, Route
+from cni_netkit.outcome import Outcome
 from cni_netkit.spec.addresses import ip_address, ip_interface, ip_network
 from cni_netkit.spec.result import JSON
-from cni_netkit.steps.base import Outcome, difference, existing
+from cni_netkit.steps.base import difference, existing
 
 if TYPE_CHECKING:
     from cni_netkit.context import Context

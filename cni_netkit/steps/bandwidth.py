@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, ClassVar
 from cni_netkit import log
 from cni_netkit.kernel.errors import KernelError, LackingKind
 from cni_netkit.kernel.model import Bucket, Link
+from cni_netkit.outcome import Outcome
 from cni_netkit.spec.errors import CNIError, Code
-from cni_netkit.steps.base import Outcome, difference, existing, ours
+from cni_netkit.steps.base import difference, existing, ours
 
 if TYPE_CHECKING:
     from cni_netkit.context import Context

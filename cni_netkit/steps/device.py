@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, ClassVar
 from cni_netkit.attachment import bears
 from cni_netkit.kernel.errors import KernelError
 from cni_netkit.kernel.model import Link, LinkSpec
+from cni_netkit.outcome import Outcome
 from cni_netkit.spec.errors import CNIError, Code
-from cni_netkit.steps.base import Outcome, difference, ours
+from cni_netkit.steps.base import difference, ours
 
 if TYPE_CHECKING:
     from cni_netkit.context import Context

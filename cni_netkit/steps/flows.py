@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, ClassVar
 
 from cni_netkit.kernel.errors import KernelError
 from cni_netkit.kernel.model import FlowRule, Link
+from cni_netkit.outcome import Outcome
 from cni_netkit.spec.addresses import ip_interface
 from cni_netkit.spec.errors import CNIError, Code
-from cni_netkit.steps.base import Outcome, difference, missing_nic
+from cni_netkit.steps.base import difference, missing_nic
 
 if TYPE_CHECKING:
     from cni_netkit.context import Context

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, ClassVar
 
 from cni_netkit import deadline, turns
 from cni_netkit.kernel.errors import KernelError, NoNamespace
+from cni_netkit.outcome import Outcome
 from cni_netkit.spec.errors import CNIError, Code
-from cni_netkit.steps.base import Outcome, difference, missing_nic
+from cni_netkit.steps.base import difference, missing_nic
 
 if TYPE_CHECKING:
     from cni_netkit.context import Context

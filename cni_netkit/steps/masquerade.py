@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from cni_netkit.steps.base import Outcome, difference
+from cni_netkit.outcome import Outcome
+from cni_netkit.steps.base import difference
 
 if TYPE_CHECKING:
     from cni_netkit.context import Context

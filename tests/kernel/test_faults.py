@@ -8,9 +8,10 @@ import pytest
 from cni_netkit import plan as plans
 from cni_netkit import verbs
 from cni_netkit.context import Context
+from cni_netkit.outcome import Outcome
 from cni_netkit.spec.errors import CNIError
 from cni_netkit.state import Store
-from cni_netkit.steps.base import Outcome, Step
+from cni_netkit.steps.base import Step
 from tests.ethtool.fake import FakeNic
 from tests.kernel import judge
 from tests.kernel.conftest import JSON, Conf, Node

@@ -16,9 +16,9 @@ from cni_netkit.attachment import Attachment
 from cni_netkit.context import Context
 from cni_netkit.kernel.errors import KernelError
 from cni_netkit.kernel.namespace import Namespace
+from cni_netkit.outcome import Outcome
 from cni_netkit.spec.errors import CNIError
 from cni_netkit.state import Store
-from cni_netkit.steps.base import Outcome
 from cni_netkit.steps.lease import Leases
 from tests.kernel import judge
 from tests.kernel.conftest import Conf, Node, executable

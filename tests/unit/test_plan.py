@@ -8,6 +8,7 @@ import pytest
 from cni_netkit.attachment import Attachment
 from cni_netkit.facts import Facts, Nic, needed
 from cni_netkit.kernel.model import Feature, Link, Queue
+from cni_netkit.outcome import Outcome
 from cni_netkit.plan import (
     Plan,
     check_prerequisites,
@@ -22,7 +23,6 @@ from cni_netkit.spec.config import NetConf, validate
 from cni_netkit.spec.nics import Preparation
 from cni_netkit.steps.address import ContainerAddresses
 from cni_netkit.steps.bandwidth import Bandwidth
-from cni_netkit.steps.base import Outcome
 from cni_netkit.steps.device import Device
 from cni_netkit.steps.flows import Flows
 from cni_netkit.steps.lease import Leases
