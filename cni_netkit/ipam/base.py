@@ -54,20 +54,31 @@ def requested(invocation: Invocation) -> list[str]:
     cni = arguments.get("cni") if isinstance(arguments, dict) else None
     if isinstance(cni, dict):
         asked += _strings("args.cni.ips", cni.get("ips"))
-    return asked + _strings("runtimeConfig.ips", capability(invocation, "ips"))
+    return asked + capability_ips(invocation)
 
 
-def capability(invocation: Invocation, name: str) -> list[Any]:
-    """A list from runtimeConfig, its key matched without regard to case."""
+def capability_ips(invocation: Invocation) -> list[str]:
+    """The capability ips: addresses to ask for."""
+    return _strings("runtimeConfig.ips", _capability(invocation, "ips"))
+
+
+def capability_ranges(invocation: Invocation) -> list[Any]:
+    """The capability ipRanges: range sets, which nobody has looked at yet."""
+    ranges = _capability(invocation, "ipRanges")
+    return _listed("runtimeConfig.ipRanges", ranges, "lists of objects")
+
+
+def _capability(invocation: Invocation, name: str) -> object:
+    """What runtimeConfig has under a key, which is matched without regard to case."""
     runtime = invocation.config.get("runtimeConfig")
     for key, value in runtime.items() if isinstance(runtime, dict) else ():
         if key.lower() == name.lower():
-            return _listed(f"runtimeConfig.{name}", value)
-    return []
+            return value
+    return None
 
 
 def _strings(path: str, value: object) -> list[str]:
-    listed = _listed(path, value)
+    listed = _listed(path, value, "strings")
     for number, each in enumerate(listed):
         if not isinstance(each, str):
             raise CNIError(
@@ -77,11 +88,13 @@ def _strings(path: str, value: object) -> list[str]:
     return listed
 
 
-def _listed(path: str, value: object) -> list[Any]:
+def _listed(path: str, value: object, what: str) -> list[Any]:
     if value is None:
         return []
     if not isinstance(value, list):
-        raise CNIError(Code.INVALID_CONFIGURATION, f"{path}: must be a list (found {found(value)})")
+        raise CNIError(
+            Code.INVALID_CONFIGURATION, f"{path}: must be a list of {what} (found {found(value)})"
+        )
     return value
 
 

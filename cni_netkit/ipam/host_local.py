@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path
 
 from cni_netkit import deadline
-from cni_netkit.ipam.base import Invocation, capability, one_per_family, requested
+from cni_netkit.ipam.base import Invocation, capability_ranges, one_per_family, requested
 from cni_netkit.ipam.owners import Owners
 from cni_netkit.spec.addresses import ip_address, ip_interface
 from cni_netkit.spec.errors import CNIError, Code
@@ -36,7 +36,7 @@ class HostLocal:
 
     def __init__(self, invocation: Invocation) -> None:
         self._invocation = invocation
-        ranges = capability(invocation, "ipRanges")
+        ranges = capability_ranges(invocation)
         ipam = invocation.config["ipam"]
         self._config, self._sets = host_local(json.dumps(ipam), json.dumps(ranges))
         self._folder = f"{self._config.data_dir or DATA_DIR}/{invocation.network}"

@@ -5,7 +5,7 @@ from collections.abc import Collection, Sequence
 
 from pydantic import ValidationError
 
-from cni_netkit.ipam.base import Invocation, capability, one_per_family, requested
+from cni_netkit.ipam.base import Invocation, capability_ips, one_per_family, requested
 from cni_netkit.spec.addresses import ip_interface
 from cni_netkit.spec.errors import CNIError, Code
 from cni_netkit.spec.ipam import StaticAddress, canonical, static
@@ -22,7 +22,7 @@ class Static:
 
     def add(self) -> Result:
         """The addresses of the ips capability, else of args.cni.ips, else configured and IP=."""
-        asked = capability(self._invocation, "ips") or requested(self._invocation)
+        asked = capability_ips(self._invocation) or requested(self._invocation)
         if asked:
             ips = [_entry(_checked(text)) for text in asked]
         else:

@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from cni_netkit.spec import accepted, words
+from cni_netkit.spec import words
 from cni_netkit.spec.errors import CNIError, Code
 from cni_netkit.spec.lease import LIST, WORD
 
@@ -62,6 +62,8 @@ def refusal(
 
 
 def _read(path: str, model: type[BaseModel], loc: Sequence[int | str], raw: Any) -> Fault:
+    from cni_netkit.spec import accepted  # where there is a fault
+
     value, kind = raw["input"], raw["type"]
     if kind == "extra_forbidden":
         near = words.meant(loc[-1], accepted.keys(accepted.at(model, loc[:-1])))

@@ -81,7 +81,9 @@ def _destination(value: object) -> str:
 TEXT = {"type": "string"}
 ANY_ADDRESS = Form("an IP address, for example 10.1.0.1", _address, TEXT, reads=True)
 SUBNET = Form("a subnet of the form 10.1.0.0/16", _subnet, TEXT, reads=True)
-OLD_SUBNET = Form(SUBNET.words, lambda value: _subnet(value) if value else None, TEXT, reads=True)
+OLD_SUBNET = Form(
+    SUBNET.words, lambda value: None if value == "" else _subnet(value), TEXT, reads=True
+)
 INTERFACE = Form(
     "an address with its prefix length, of the form 10.1.0.2/24", _interface, TEXT, reads=True
 )
@@ -189,23 +191,6 @@ class Range(Shared):
 RangeSet = tuple[Range, ...]
 
 
-class CapabilityRange(Range):
-    """A range as a runtime passes it; what else it says is not our business."""
-
-    model_config = ConfigDict(extra="ignore")
-
-
-class CapabilityRanges(Shared):
-    """The capability ipRanges."""
-
-    ip_ranges: Annotated[tuple[tuple[CapabilityRange, ...], ...], Field(alias="ipRanges")]
-
-    @field_validator("ip_ranges")
-    @classmethod
-    def _of_one_family(cls, value: tuple[RangeSet, ...]) -> tuple[RangeSet, ...]:
-        return check_families(value)
-
-
 class HostLocalConf(Shared):
     """The "ipam" object of type host-local."""
 
@@ -276,6 +261,8 @@ class StaticAddress(Shared):
 class StaticDNS(Shared, DNS):
     """Of the result; `dns` beside `ipam` overrides it."""
 
+    model_config = ConfigDict(extra="forbid")
+
 
 class StaticConf(Shared):
     """The "ipam" object of type static."""
@@ -342,12 +329,7 @@ def host_local(ipam: str, ip_ranges: str) -> tuple[HostLocalConf, tuple[RangeSet
     Raises error 2 or 7 with every fault.
     """
     conf = _believed(ipam, HostLocalConf)
-    try:
-        asked = CapabilityRanges.model_validate({"ipRanges": json.loads(ip_ranges)})
-    except ValidationError as error:
-        found = faults.read(error, CapabilityRanges, "runtimeConfig")
-        raise faults.refusal([*found]) from None
-    sets = asked.ip_ranges + conf.sets
+    sets = _capability(json.loads(ip_ranges)) + conf.sets
     try:
         if not sets:
             raise ValueError("no IP ranges are specified: name a subnet or ranges")
@@ -355,6 +337,17 @@ def host_local(ipam: str, ip_ranges: str) -> tuple[HostLocalConf, tuple[RangeSet
     except ValueError as error:
         raise faults.refusal([faults.Fault("ipam", str(error))]) from None
     return conf, sets
+
+
+def _capability(ip_ranges: list[object]) -> tuple[RangeSet, ...]:
+    if not ip_ranges:
+        return ()
+    from cni_netkit.spec.ip_ranges import IPRanges  # few runtimes pass any
+
+    try:
+        return IPRanges.model_validate({"ipRanges": ip_ranges}).ip_ranges
+    except ValidationError as error:
+        raise faults.refusal([*faults.read(error, IPRanges, "runtimeConfig")]) from None
 
 
 def static(ipam: str) -> StaticConf:

@@ -230,7 +230,7 @@ def test_no_such_plugin(plugin: Plugin, name: str) -> None:
     (plugin.folder / "sub" / "fake").write_bytes((plugin.folder / "fake").read_bytes())
     (plugin.folder / "sub" / "fake").chmod(0o755)
     chosen = choose(context({"type": name}, path=(str(plugin.folder), str(plugin.folder / "sub"))))
-    with refused(7, repr(name), str(plugin.folder)):
+    with refused(7, f'there is no plugin "{name}"', str(plugin.folder)):
         chosen.add()
     assert plugin.calls() == []
 
