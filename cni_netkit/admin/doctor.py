@@ -52,6 +52,7 @@ def main(*, as_json: bool, conflist: str | None) -> int:
             *verdicts.of_uses(features, [nic for nic, _ in nics], needed=conflist is None),
             *(each for nic in nics for each in verdicts.of_workloads(features, *nic)),
             *verdicts.of_configuration(host, conflist),
+            *verdicts.of_networks(conflist),
             verdicts.of_agent(),
             verdicts.of_launcher(),
         ]
