@@ -142,7 +142,7 @@ class RuntimeConfig(Foreign):
     mac: Annotated[str, MAC] | None = None
     """The MAC address of the container's device, before `args.cni.mac` and `MAC` of CNI_ARGS.
 
-    Needs: `mode` `l2`
+    Needs: `mode: l2`
     """
 
     ips: tuple[str, ...] = ()
@@ -160,7 +160,8 @@ class RuntimeConfig(Foreign):
     bandwidth: Limits | None = None
     """Limits for the pair, in both directions.
 
-    Needs: `pairing` `pair`
+    Linux: any, with `CONFIG_NET_SCH_TBF`; egress also with `CONFIG_IFB`, `CONFIG_NET_CLS_U32`, …
+    Needs: `pairing: pair`
     """
 
 
@@ -196,7 +197,7 @@ class NetConf(Model):
     """
 
     mode: Literal["l3", "l2"] = "l3"
-    """Operating mode: without MAC addresses and neighbours, or with them.
+    """netkit's operating mode: without MAC addresses and neighbours, or with them.
 
     Linux: 6.7
     """
@@ -205,28 +206,28 @@ class NetConf(Model):
     """What the primary end does with a packet while no BPF program is attached to it.
 
     Linux: 6.7
-    Needs: `blackhole`: `pairing` `pair`
+    Needs: `pairing: pair` for `blackhole`
     """
 
     peer_policy: Forwarding = "forward"
     """The same of the peer end.
 
     Linux: 6.7
-    Needs: `blackhole`: `pairing` `pair`
+    Needs: `pairing: pair` for `blackhole`
     """
 
     scrub: Scrubbing = "default"
     """Whether packets lose mark and priority where they leave the primary end's namespace.
 
     Linux: 6.12
-    Needs: `none`: `pairing` `pair`
+    Needs: `pairing: pair` for `none`
     """
 
     peer_scrub: Scrubbing = "default"
     """The same of the peer end.
 
     Linux: 6.12
-    Needs: `none`: `pairing` `pair`
+    Needs: `pairing: pair` for `none`
     """
 
     headroom: Annotated[int, Field(ge=0, le=65535)] = 0
@@ -259,7 +260,7 @@ class NetConf(Model):
     ip_masq: bool = False
     """Masquerade what leaves the node from the container's addresses.
 
-    Needs: `ipam`, and `pairing` `pair`
+    Needs: `ipam`, and `pairing: pair`
     """
 
     ip_masq_backend: Literal["nftables"] = "nftables"
@@ -269,7 +270,7 @@ class NetConf(Model):
     """Receive queues of a physical NIC for the container's device.
 
     Linux: 7.1
-    Needs: no `fallback`
+    Needs: a NIC whose driver lends queues, and no `fallback`
     """
 
     device_id: Annotated[DeviceID, Field(alias="deviceID")] = ""
@@ -285,7 +286,8 @@ class NetConf(Model):
     """On a kernel without netkit: an error, or a veth pair in its place, of which result and log
     tell.
 
-    Needs: `veth`: `pairing` `pair`, and no `lease`
+    Linux: any
+    Needs: `pairing: pair`, and no `lease`, for `veth`
     """
 
     dns: DNS | None = None

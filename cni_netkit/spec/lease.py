@@ -120,15 +120,15 @@ class Lease(Model):
     """What the queues are for: ADD and STATUS verify that the NIC is prepared for it.
 
     Linux: 7.1, `af_xdp` with `CONFIG_XDP_SOCKETS_DIAG`
-    Needs: `af_xdp`: `pairing` `single`
+    Needs: `pairing: single` for `af_xdp`
     """
 
     flows: Flows | None = None
     """Rules of the NIC that bring the container's traffic to its queues: all that is sent to its
     addresses (TCP with `io_uring`, else TCP and UDP), none, or what is sent to the named ports.
-    Without it `address` with `workload` `io_uring`, else `none`.
+    Without it `address` with `workload: io_uring`, else `none`.
 
-    Needs: with `io_uring` no `udp`, which that workload cannot receive
+    Needs: no `udp` with `workload: io_uring`, which cannot receive it
     """
 
     @property

@@ -41,7 +41,7 @@ class Preparation(Model):
     copies: Annotated[bool, Field(alias="copy")] = False
     """AF_XDP also where the driver can only copy packets to the socket.
 
-    Needs: `role` `af_xdp`
+    Needs: `role: af_xdp`
     """
 
     @model_validator(mode="after")
