@@ -24,6 +24,7 @@ class Delegated:
 
     def add(self) -> Result:
         """ADD of the plugin; if that fails, its DEL, as the specification wants it."""
+        self._find()  # one that is not there has nothing to undo
         try:
             return results.read(self._execute("ADD"), self._invocation.version)
         except CNIError as error:
