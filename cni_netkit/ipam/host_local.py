@@ -21,7 +21,9 @@ from cni_netkit.ipam.base import Invocation, capability_ranges, one_per_family, 
 from cni_netkit.ipam.owners import Owners
 from cni_netkit.spec.addresses import ip_address, ip_interface
 from cni_netkit.spec.errors import CNIError, Code
-from cni_netkit.spec.ipam import DATA_DIR, Address, Range, canonical, host_local
+from cni_netkit.spec.forms import Address, canonical
+from cni_netkit.spec.ipam import DATA_DIR, host_local
+from cni_netkit.spec.ranges import Range
 from cni_netkit.spec.result import JSON, Result
 from cni_netkit.spec.words import shown
 

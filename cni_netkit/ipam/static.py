@@ -8,7 +8,8 @@ from pydantic import ValidationError
 from cni_netkit.ipam.base import Invocation, capability_ips, one_per_family, requested
 from cni_netkit.spec.addresses import ip_interface
 from cni_netkit.spec.errors import CNIError, Code
-from cni_netkit.spec.ipam import StaticAddress, canonical, static
+from cni_netkit.spec.forms import canonical
+from cni_netkit.spec.ipam import StaticAddress, static
 from cni_netkit.spec.result import JSON, Result
 from cni_netkit.spec.words import shown
 

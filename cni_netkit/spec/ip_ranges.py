@@ -4,8 +4,8 @@ from typing import Annotated
 
 from pydantic import ConfigDict, Field, field_validator
 
-from cni_netkit.spec.ipam import Range, RangeSet, check_families
 from cni_netkit.spec.model import Shared
+from cni_netkit.spec.ranges import Range, RangeSet, check_families
 
 
 class CapabilityRange(Range):

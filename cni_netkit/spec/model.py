@@ -59,6 +59,18 @@ IFNAME = Form(
 )
 
 
+def zero_or(least: int, most: int, nought: str, unit: str = "") -> Form:
+    """A number that may be 0, which then means something else."""
+
+    def check(value: int) -> int:
+        if value != 0 and not least <= value <= most:
+            raise ValueError
+        return value
+
+    schema = {"anyOf": [{"const": 0}, {"minimum": least, "maximum": most}]}
+    return Form(f"0 ({nought}) or from {least} to {most}{unit}", check, schema)
+
+
 def without_null(given: object) -> object:
     """Leave out keys whose value is null: for Go, that writes them, they are absent."""
     if not isinstance(given, Mapping):

@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 
 from cni_netkit.kernel.model import Bucket, FoundBucket
-from cni_netkit.spec.config import Limits, validate
+from cni_netkit.spec.config import validate
+from cni_netkit.spec.runtime import Limits
 from cni_netkit.steps.bandwidth import bucket
 from tests.unit.given import conf, refused
 

@@ -11,7 +11,7 @@ import pytest
 
 from cni_netkit.admin import descriptions, reference, schema
 from cni_netkit.plan import LACKING
-from cni_netkit.spec import config, ipam, lease, nics
+from cni_netkit.spec import config, dns, ipam, lease, nics, ranges, runtime
 from cni_netkit.spec.config import FOREIGN_KEYS, NetConf
 from cni_netkit.spec.lease import Lease
 
@@ -121,7 +121,7 @@ class Forgetful(config.Log):
 
 def test_descriptions_cost_a_request_nothing() -> None:
     """They stand in the source alone: a request imports neither what reads them, nor difflib."""
-    for module in (config, ipam, lease, nics):
+    for module in (config, dns, ipam, lease, nics, ranges, runtime):
         for value in vars(module).values():
             fields = getattr(value, "model_fields", {})
             assert not any(field.description for field in fields.values())
