@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from cni_netkit.admin.output import JSON
 from cni_netkit.spec.ip_ranges import CapabilityRange
-from cni_netkit.spec.ipam import StaticAddress
+from cni_netkit.spec.static import StaticAddress
 from cni_netkit.spec.words import found, not_json
 from cni_netkit.state import Store
 

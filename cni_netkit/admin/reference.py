@@ -1,6 +1,6 @@
-"""docs/configuration.md: every key of the configurations, from the models that believe them.
+"""docs/reference.md: every key of the configurations, from the models that believe them.
 
-`python -m cni_netkit.admin.reference >docs/configuration.md` writes it.
+`python -m cni_netkit.admin.reference >docs/reference.md` writes it.
 """
 
 import json
@@ -15,8 +15,9 @@ from pydantic.fields import FieldInfo
 from cni_netkit.admin import descriptions
 from cni_netkit.spec.accepted import Accepted
 from cni_netkit.spec.config import FOREIGN_KEYS, NetConf
-from cni_netkit.spec.ipam import HostLocalConf, StaticConf
+from cni_netkit.spec.ipam import HostLocalConf
 from cni_netkit.spec.nics import Nics
+from cni_netkit.spec.static import StaticConf
 
 HEAD = """\
 <!-- Made by python -m cni_netkit.admin.reference of models in cni_netkit/spec: change those. -->

@@ -85,8 +85,8 @@ def schema() -> JSON:
     """The schema of what the plugin is given on standard input (draft 2020-12)."""
     definitions: dict[str, JSON] = {}
     root = _described(NetConf, definitions)
-    for kind, model in ipam.BUILT_IN.items():
-        _described(model, definitions, kind)
+    for kind in ipam.BUILT_IN:
+        _described(ipam.model_of(kind), definitions, kind)
     known = root["properties"]
     known["ipam"] = {
         "description": known["ipam"]["description"],

@@ -9,8 +9,9 @@ from cni_netkit.ipam.base import Invocation, capability_ips, one_per_family, req
 from cni_netkit.spec.addresses import ip_interface
 from cni_netkit.spec.errors import CNIError, Code
 from cni_netkit.spec.forms import canonical
-from cni_netkit.spec.ipam import StaticAddress, static
+from cni_netkit.spec.ipam import believed
 from cni_netkit.spec.result import JSON, Result
+from cni_netkit.spec.static import StaticAddress, StaticConf
 from cni_netkit.spec.words import shown
 
 
@@ -19,7 +20,7 @@ class Static:
 
     def __init__(self, invocation: Invocation) -> None:
         self._invocation = invocation
-        self._config = static(json.dumps(invocation.config["ipam"]))
+        self._config = believed(json.dumps(invocation.config["ipam"]), StaticConf)
 
     def add(self) -> Result:
         """The addresses of the ips capability, else of args.cni.ips, else configured and IP=."""

@@ -10,7 +10,7 @@ from cni_netkit.spec import words
 from cni_netkit.spec.errors import CNIError, Code
 from cni_netkit.spec.lease import LIST, WORD
 
-ADVICE = "mend the named keys; docs/configuration.md has every key with its values"
+ADVICE = "mend the named keys; docs/reference.md has every key with its values"
 
 
 @dataclass(frozen=True)

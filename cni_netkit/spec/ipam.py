@@ -8,51 +8,17 @@ from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from typing import Annotated, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 from pydantic.alias_generators import to_camel
 
 from cni_netkit.spec import faults
-from cni_netkit.spec.addresses import Interface, Network
-from cni_netkit.spec.dns import DNS
-from cni_netkit.spec.forms import DESTINATION, INTERFACE, OLD_SUBNET, OptionalAddress
+from cni_netkit.spec.addresses import Network
+from cni_netkit.spec.forms import OLD_SUBNET, OptionalAddress
 from cni_netkit.spec.model import Shared
 from cni_netkit.spec.ranges import Range, RangeSet, check_disjoint, check_families
-from cni_netkit.spec.result import JSON, U32
+from cni_netkit.spec.routes import Route
 
 DATA_DIR = "/var/lib/cni/networks"
-
-Number = Annotated[int, Field(strict=True, ge=0, le=U32)]
-
-
-class Route(Shared):
-    """A route in the container, as results have it (specification section 5)."""
-
-    dst: Annotated[str, DESTINATION]
-    """Where to."""
-
-    gw: OptionalAddress = None
-    """Through whom. Without it the gateway of the addresses of the same IP version."""
-
-    mtu: Number | None = None
-    """Packets of this size at most, in bytes."""
-
-    advmss: Number | None = None
-    """Maximum segment size to tell TCP's other end, in bytes."""
-
-    priority: Number | None = None
-    """The lower goes first."""
-
-    table: Number | None = None
-    """Routing table; `main` (254) without it."""
-
-    scope: Annotated[int, Field(strict=True, ge=0, le=255)] | None = None
-    """`rt_scope` of ip-route(8) as a number. Without it `link` (253) where there is no gateway,
-    else `global` (0).
-    """
-
-    def as_json(self) -> JSON:
-        """As a result has it."""
-        return self.model_dump(mode="json", exclude_none=True)
 
 
 class HostLocalConf(Shared):
@@ -109,58 +75,27 @@ class HostLocalConf(Shared):
         return Range.model_validate({key: str(each) for key, each in given.items() if each})
 
 
-class StaticAddress(Shared):
-    """An address with its prefix length, and its gateway."""
-
-    address: Annotated[Interface, INTERFACE]
-    """The address."""
-
-    gateway: OptionalAddress = None
-    """The gateway."""
-
-    version: str = ""
-    """Of no meaning: the address tells it. The reference plugin reads it."""
-
-
-class StaticDNS(Shared, DNS):
-    """Of the result; `dns` beside `ipam` overrides it."""
-
-    model_config = ConfigDict(extra="forbid")
-
-
-class StaticConf(Shared):
-    """The "ipam" object of type static."""
-
-    type: str = "static"
-    """`static`."""
-
-    name: str = ""
-    """Of no meaning; the reference plugin reads it."""
-
-    addresses: tuple[StaticAddress, ...] = ()
-    """The container's addresses, unless the request asks for others."""
-
-    routes: tuple[Route, ...] = ()
-    """Routes in the container."""
-
-    dns: StaticDNS = StaticDNS()
-    """Name servers for the result."""
-
-
 Conf = TypeVar("Conf", bound=BaseModel)
 
-BUILT_IN: dict[str, type[BaseModel]] = {
-    "host-local": HostLocalConf,
-    "static": StaticConf,
-}
-"""By ipam.type."""
+BUILT_IN = ("host-local", "static")
+"""ipam.type of those that are not executed."""
+
+
+def model_of(kind: str) -> type[BaseModel]:
+    """The model of a type that is built in."""
+    if kind == "host-local":
+        return HostLocalConf
+    from cni_netkit.spec.static import StaticConf  # few have it, and every call would pay
+
+    return StaticConf
 
 
 def find_faults(ipam: object) -> Iterator[faults.Fault]:
     """What is wrong with the "ipam" of a configuration, as far as it is ours to say."""
-    model = BUILT_IN.get(str(ipam.get("type"))) if isinstance(ipam, Mapping) else None
-    if model is None:
+    kind = ipam.get("type") if isinstance(ipam, Mapping) else None
+    if kind not in BUILT_IN:
         return
+    model = model_of(kind)
     try:
         _read(json.dumps(ipam), model)
     except ValidationError as error:
@@ -173,7 +108,7 @@ def host_local(ipam: str, ip_ranges: str) -> tuple[HostLocalConf, tuple[RangeSet
 
     Raises error 2 or 7 with every fault.
     """
-    conf = _believed(ipam, HostLocalConf)
+    conf = believed(ipam, HostLocalConf)
     sets = _capability(json.loads(ip_ranges)) + conf.sets
     try:
         if not sets:
@@ -195,12 +130,8 @@ def _capability(ip_ranges: list[object]) -> tuple[RangeSet, ...]:
         raise faults.refusal([*faults.read(error, IPRanges, "runtimeConfig")]) from None
 
 
-def static(ipam: str) -> StaticConf:
+def believed(ipam: str, model: type[Conf]) -> Conf:
     """The object, which is given as JSON. Raises error 2 or 7 with every fault."""
-    return _believed(ipam, StaticConf)
-
-
-def _believed(ipam: str, model: type[Conf]) -> Conf:
     try:
         return _read(ipam, model)  # type: ignore[return-value]
     except ValidationError as error:

@@ -1,6 +1,6 @@
 """What the models of configurations have in common: null is absent, and nothing is converted.
 
-A string after a field says what it means, for `cni-netkit schema` and docs/configuration.md
+A string after a field says what it means, for `cni-netkit schema` and docs/reference.md
 (admin/descriptions.py): a paragraph, then lines "Linux: " with the release that has it first, and
 "Needs: " with what else must be set.
 """
@@ -45,7 +45,7 @@ class Form:
         return {"allOf": [handler(core), self.schema]} if self.schema else dict(handler(core))
 
 
-def _valid_ifname(value: str) -> str:
+def valid_ifname(value: str) -> str:
     """Pass a device name on. Raises ValueError for what the kernel would not take."""
     if fault := check_ifname(value):
         raise ValueError(fault)
@@ -54,7 +54,7 @@ def _valid_ifname(value: str) -> str:
 
 IFNAME = Form(
     f"a device name: up to {IFNAME_BYTES} bytes without space, '/' and ':'",
-    _valid_ifname,
+    valid_ifname,
     {"pattern": rf"^(?!\.{{1,2}}$)[^/:\s\u0000]{{1,{IFNAME_BYTES}}}$"},
 )
 

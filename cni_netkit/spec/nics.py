@@ -101,5 +101,5 @@ def _validated(model: type[Valid], given: object, what: str) -> Valid:
     raise CNIError(
         Code.INVALID_CONFIGURATION,
         f"{what} is not valid: {told}",
-        "docs/configuration.md has every key with its values; nothing was changed",
+        "docs/reference.md has every key with its values; nothing was changed",
     )

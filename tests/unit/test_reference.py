@@ -11,16 +11,16 @@ import pytest
 
 from cni_netkit.admin import descriptions, reference, schema
 from cni_netkit.plan import LACKING
-from cni_netkit.spec import config, dns, ipam, lease, nics, ranges, runtime
+from cni_netkit.spec import config, dns, ipam, lease, nics, ranges, routes, runtime, static
 from cni_netkit.spec.config import FOREIGN_KEYS, NetConf
 from cni_netkit.spec.lease import Lease
 
-PAGE = Path(__file__).parents[2] / "docs" / "configuration.md"
+PAGE = Path(__file__).parents[2] / "docs" / "reference.md"
 ROW = re.compile(r"^\| `([^`]+)` \| (.*) \|$", re.MULTILINE)
 
 
 def test_the_page_is_what_the_models_make() -> None:
-    """Where this fails: python -m cni_netkit.admin.reference >docs/configuration.md"""
+    """Where this fails: python -m cni_netkit.admin.reference >docs/reference.md"""
     assert PAGE.read_text() == reference.text()
 
 
@@ -121,7 +121,7 @@ class Forgetful(config.Log):
 
 def test_descriptions_cost_a_request_nothing() -> None:
     """They stand in the source alone: a request imports neither what reads them, nor difflib."""
-    for module in (config, dns, ipam, lease, nics, ranges, runtime):
+    for module in (config, dns, ipam, lease, nics, ranges, routes, runtime, static):
         for value in vars(module).values():
             fields = getattr(value, "model_fields", {})
             assert not any(field.description for field in fields.values())

@@ -9,13 +9,16 @@ from typing import Annotated, Any, Union, get_args, get_origin
 import pytest
 from pydantic import BaseModel
 
+from cni_netkit.admin.failure import Misuse
+from cni_netkit.admin.options import checked
 from cni_netkit.ipam import choose
 from cni_netkit.spec.annotations import CAPABILITY, CHOICES
 from cni_netkit.spec.config import NetConf, validate
 from cni_netkit.spec.errors import CNIError
 from cni_netkit.spec.ip_ranges import IPRanges
-from cni_netkit.spec.ipam import HostLocalConf, StaticConf
-from cni_netkit.spec.nics import Nics, validate_nics
+from cni_netkit.spec.ipam import HostLocalConf
+from cni_netkit.spec.nics import Nics, Preparation, validate_nics
+from cni_netkit.spec.static import StaticConf
 from tests.unit.given import conf, context, refused
 
 VALUES: list[Any] = [
@@ -456,3 +459,30 @@ def test_requested_addresses_of_another_type(value: Any) -> None:
         with refused(7, path, ": must be a ") as error:
             choose(context(ipam, **more)).add()
         assert not FOREIGN.search(error.message)
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (
+            {"role": "io-uring"},
+            '--role: must be "io_uring" or "af_xdp" (found "io-uring", did you mean',
+        ),
+        ({"queues": "8-"}, '--queues: "8-" is neither a queue nor a range'),
+        (
+            {"channels": "x"},
+            '--channels: must be a whole number from 1 to 65535 (found the string "x")',
+        ),
+        ({"device": "a/b"}, "device: has a '/'"),
+        ({"channels": 1}, "queues names queue 15, but channels is 1"),
+    ],
+    ids=str,
+)
+def test_options_of_a_command(more: dict[str, Any], said: str) -> None:
+    """The same words, with the option in the place of the path."""
+    given = {"device": "eth0", "role": "io_uring", "queues": "8-15", **more}
+    with pytest.raises(Misuse) as caught:
+        checked(Preparation, given, positional="device")
+    (fault,) = caught.value.args
+    assert fault.startswith(said)
+    assert not FOREIGN.search(fault)
