@@ -55,6 +55,7 @@ def main(*, as_json: bool, conflist: str | None) -> int:
             *unknown,
             *(each for nic in nics for each in verdicts.of_workloads(features, *nic)),
             *verdicts.of_configuration(host, conflist),
+            *verdicts.of_networks(conflist),
             verdicts.of_agent(),
             verdicts.of_launcher(),
         ]
