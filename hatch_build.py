@@ -9,8 +9,8 @@ the same for all machines, and takes clang.
 CC names the compiler, with options if need be; a cross compiler makes a wheel for its machine:
 `CC="python -m ziglang cc -target aarch64-linux-musl" python -m build --wheel`
 Without it musl's is preferred: a static program of glibc asks the processor for its features when
-it starts, and each such question leaves a virtual machine (0.53 ms instead of 0.19; DESIGN.md,
-D-14).
+it starts, and each such question leaves a virtual machine (0.53 ms instead of 0.19;
+docs/decisions/D-14.md).
 """
 
 import os
@@ -126,7 +126,9 @@ class CompiledHook(BuildHookInterface):  # type: ignore[type-arg]
     def _compile_program(self, output: Path) -> str | None:
         """Compile the XDP program; returns what kept it from that, if anything."""
         source = str(Path(self.root, PROGRAM + ".c"))
-        return _run(["clang"], *PROGRAM_FLAGS, "-c", "-o", str(output), source)
+        # Built elsewhere it is to be the same: without where it was built.
+        nowhere = f"-ffile-prefix-map={self.root}=."
+        return _run(["clang"], *PROGRAM_FLAGS, nowhere, "-c", "-o", str(output), source)
 
 
 def _completed(shtab: ModuleType) -> ArgumentParser:

@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Callable, Mapping
 
+from cni_netkit.admin import usage
 from cni_netkit.admin.failure import Misuse, Unreadable
 from cni_netkit.admin.parser import PROGRAM, parser
 from cni_netkit.kernel.errors import KernelError
@@ -27,8 +28,7 @@ def main() -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except Misuse as error:
-        print(f"{arguments.name}: {error}", file=sys.stderr)
-        return 2
+        usage.complain(arguments.name, *error.args)
     except CNIError as error:
         if error.code == Code.INTERNAL:
             raise  # a report of the fault needs the traceback
@@ -47,7 +47,7 @@ def main() -> int:
 def _list(arguments: argparse.Namespace) -> int:
     from cni_netkit.admin import list as attachments
 
-    return attachments.main(as_json=arguments.json)
+    return attachments.main(as_json=arguments.json, wide=arguments.wide)
 
 
 def _leases(arguments: argparse.Namespace) -> int:

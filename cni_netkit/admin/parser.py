@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from cni_netkit import __version__
+from cni_netkit.admin import usage
 
 PROGRAM = "cni-netkit"
 WHAT = "what there is on this node, what it can do, and what can be done about it"
@@ -31,7 +32,7 @@ HOST_BIN_DIR = "/host/opt/cni/bin"
 
 def parser() -> argparse.ArgumentParser:
     """The parser; what it returns has the whole command as `name`, as errors begin with it."""
-    made = argparse.ArgumentParser(
+    made = usage.Parser(
         prog=PROGRAM,
         description=f"{WHAT[0].upper()}{WHAT[1:]}.",
         epilog=_examples(EXAMPLES) + _last_words(),
@@ -66,12 +67,17 @@ def _add_reports(commands: Any) -> None:
         "cni-netkit doctor /etc/cni/net.d/10-netkit.conflist",
     )
     doctor.add_argument("conflist", nargs="?", help="would its netkit plugins work here?")
-    _shown(
+    listed = _shown(
         commands,
         "list",
         "every attachment on this node",
         "cni-netkit list",
         "cni-netkit list --json | jq '.attachments[].addresses'",
+    )
+    listed.add_argument(
+        "--wide",
+        action="store_true",
+        help="all columns, and whole ids, in lines as long as it takes",
     )
     _shown(
         commands,
@@ -168,7 +174,7 @@ def _add_lease(commands: Any) -> None:
             "--ifname", default="rxq0", help="name of the device in the container (default rxq0)"
         )
     add.add_argument("--device", required=True, help="the NIC")
-    add.add_argument("--count", type=int, help="how many queues (default 1)")
+    add.add_argument("--count", type=usage.number, help="how many queues (default 1)")
     add.add_argument("--queues", help="the pool to choose from, for example 8-15 or 8-11,14")
     add.add_argument("--workload", metavar="io_uring|af_xdp", help="what will use the queues")
     add.add_argument("--flows", metavar="address|none", help="what the NIC brings to the queues")
@@ -188,8 +194,10 @@ def _add_nic(commands: Any) -> None:
     prepare.add_argument(
         "--queues", required=True, help="the pool for containers, for example 8-15 or 8-11,14"
     )
-    prepare.add_argument("--channels", type=int, help="how many queues the NIC shall have")
-    prepare.add_argument("--ring", type=int, help="length of each receive ring, in descriptors")
+    prepare.add_argument("--channels", type=usage.number, help="how many queues the NIC shall have")
+    prepare.add_argument(
+        "--ring", type=usage.number, help="length of each receive ring, in descriptors"
+    )
     prepare.add_argument(
         "--copy", action="store_true", help="AF_XDP also where the driver can only copy"
     )

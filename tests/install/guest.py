@@ -300,6 +300,36 @@ def rollback() -> None:
     assert CURRENT.resolve() == before
 
 
+def records_across_versions() -> None:
+    """What the newer version recorded the older one leaves alone; what that did the newer one knows."""
+    conf = configuration(cniVersion="1.1.0")
+
+    def check(name: str) -> None:
+        do("CHECK", name, {**conf, "prevResult": json.loads(results[name])})
+
+    run("/media/install.sh", "--wheels", "/media/three")
+    with container("newer"), container("older"), only_the_agent():
+        results = {"newer": do("ADD", "newer", conf)}
+        run("/media/install.sh", "--rollback")
+        results["older"] = do("ADD", "older", conf)
+        alive = run("ip", "-o", "link")
+        valid = {"cni.dev/valid-attachments": [{"containerID": "older", "ifname": "eth0"}]}
+        previous = {"prevResult": json.loads(results["newer"])}
+        for verb, more in (("CHECK", previous), ("DEL", {}), ("GC", valid)):
+            status, output = call(verb, "newer", {**conf, **more})
+            assert (status, json.loads(output)["code"]) == (1, 11), f"{verb}: {output}"
+            assert "container newer on network net was made by a newer release" in output, output
+        assert run("ip", "-o", "link") == alive
+        check("older")
+        run("/media/install.sh", "--rollback")
+        for name in ("newer", "older"):
+            check(name)
+            run("ip", "netns", "exec", name, "ping", "-c", "1", "-W", "5", "10.88.0.1")
+            do("DEL", name, conf)
+    assert attachments() == []
+    run("/media/install.sh", "--rollback")
+
+
 def nothing_to_do() -> None:
     """The same version again leaves the agent alone."""
     before = agent()

@@ -25,6 +25,7 @@ STEPS = [
     guest.rollback,
     guest.what_is_stopped_stays_stopped,
     guest.broken_agent,
+    guest.records_across_versions,
     guest.uninstall,
     guest.fresh_install,
     guest.before_a_reboot,

@@ -216,6 +216,21 @@ def test_what_the_wheel_shares_is_there() -> None:
 
 
 @needs_clang
+def test_built_elsewhere_both_are_the_same(
+    hook: Any, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To the bit: a release can be built again by whoever doubts it."""
+    elsewhere = shutil.copytree(root, tmp_path / "else" / "where")
+    made = []
+    for each in (root, elsewhere):
+        monkeypatch.chdir(each)
+        hook.root = str(each)
+        build(hook, "editable")
+        made.append([(each / output).read_bytes() for output in (LAUNCHER, PROGRAM)])
+    assert made[0] == made[1]
+
+
+@needs_clang
 def test_program_is_bpf_without_warnings(tmp_path: Path) -> None:
     """What libbpf looks for is in it, by its sections."""
     source, output = ROOT / PROGRAM.replace(".o", ".c"), tmp_path / "xsk.bpf.o"
