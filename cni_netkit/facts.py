@@ -75,7 +75,7 @@ def gather_status_facts(host: Namespace, conf: NetConf) -> Facts:
     features = host.features(needed(conf))
     nic = _nic(host, conf)
     if nic is not None and nic.link.kind is None and features == needed(conf):
-        nic = replace(nic, refusal=host.refuses_to_lend(nic.link))
+        nic = replace(nic, refusal=host.queues.refusal_to_lend(nic.link))
     return Facts(features=features, mtu=conf.mtu, nic=nic)
 
 
@@ -84,8 +84,8 @@ def _nic(host: Namespace, conf: NetConf) -> Nic | None:
         return None
     name = conf.lease.device
     if conf.nic_id:
-        name = _resolved(conf.nic_id, host.devices_of(conf.nic_id), name)
-    link = host.link(name=name) if name else None
+        name = _resolved(conf.nic_id, host.links.of_device(conf.nic_id), name)
+    link = host.links.get(name=name) if name else None
     if link is None:
         return None
     nic = _with_preparation(host, nic_with_queues(host, link), conf.lease)
@@ -111,7 +111,7 @@ def _with_preparation(host: Namespace, nic: Nic, lease: Lease) -> Nic:
 
 def nic_with_queues(host: Namespace, link: Link) -> Nic:
     """A device as a NIC: its queues can be seen where it is up."""
-    return Nic(link, tuple(host.queues(link.index)) if link.up else ())
+    return Nic(link, tuple(host.queues.all(link.index)) if link.up else ())
 
 
 def _resolved(nic_id: str, devices: Sequence[str], device: str | None) -> str:
@@ -143,5 +143,5 @@ def _resolved(nic_id: str, devices: Sequence[str], device: str | None) -> str:
 def _automatic_mtu(host: Namespace, nic: Nic | None) -> int:
     if nic is not None:
         return nic.link.mtu
-    link = host.default_device()
+    link = host.links.default()
     return link.mtu if link else DEFAULT_MTU

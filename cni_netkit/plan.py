@@ -7,9 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 from cni_netkit.attachment import Attachment
 from cni_netkit.facts import Facts, Nic, needed
-from cni_netkit.spec.config import Limits, NetConf
+from cni_netkit.kernel.model import LinkSpec
+from cni_netkit.outcome import Outcome
+from cni_netkit.record import Record
+from cni_netkit.spec.config import NetConf
 from cni_netkit.spec.errors import CNIError, Code
 from cni_netkit.spec.lease import Lease, ranges
+from cni_netkit.spec.runtime import Limits
 from cni_netkit.steps.address import ContainerAddresses, HostRoutes
 from cni_netkit.steps.bandwidth import Bandwidth
 from cni_netkit.steps.base import Step, missing_nic
@@ -86,15 +90,22 @@ def check_prerequisites(conf: NetConf, facts: Facts) -> str:
     falls_back = "netkit" not in facts.features and conf.fallback == "veth"
     if not falls_back:
         for feature in sorted(needed(conf) - facts.features, key=list(LACKING).index):
-            what, option, since, remedy = LACKING[feature]
+            what, option, since, _ = LACKING[feature]
             raise CNIError(
                 Code.KERNEL_LACKS_FEATURE,
                 f"this kernel has no {what}, which {option} needs (in Linux since {since})",
-                remedy,
+                _remedy(feature, conf),
             )
     if conf.lease is not None:
         _check_nic(conf, facts)
     return "veth" if falls_back else "netkit"
+
+
+def _remedy(feature: str, conf: NetConf) -> str:
+    """What to do where the kernel lacks a feature; a veth pair cannot stand for everything."""
+    if feature == "netkit" and (conf.pairing == "single" or conf.lease is not None):
+        return f"run Linux {LACKING['queue-create'][2]} or later, built with CONFIG_NETKIT=y"
+    return LACKING[feature][3]
 
 
 def steps(
@@ -111,28 +122,11 @@ def steps(
     plan: list[Step] = []
     if conf.ipam is not None:
         plan.append(Reservation(conf.ipam["type"]))
-    device = Device(
-        kind=kind,
-        pairing=conf.pairing,
-        host_name=attachment.host_device if is_pair else "",
-        container_name=attachment.ifname,
-        alias=attachment.alias,
-        mode=conf.mode,
-        policy=conf.policy,
-        peer_policy=conf.peer_policy,
-        scrub=conf.scrub,
-        peer_scrub=conf.peer_scrub,
-        headroom=conf.headroom,
-        tailroom=conf.tailroom,
-        mtu=mtu,
-        rx_queues=1 + (conf.lease.count if conf.lease else 0),
-        mac=conf.mac,
-        addressed=conf.ipam is not None,
-    )
-    plan.append(device)
+    spec = _link_spec(attachment, conf, kind, mtu)
+    plan.append(Device(spec, addressed=conf.ipam is not None))
     if conf.ipam is not None:
         # A single device has nobody behind it who could answer as a gateway.
-        plan.append(ContainerAddresses(attachment.ifname, is_pair and device.neighbours))
+        plan.append(ContainerAddresses(attachment.ifname, is_pair and spec.neighbours))
         if is_pair:
             plan.append(HostRoutes(attachment.host_device))
     if conf.limits is not None:
@@ -160,20 +154,60 @@ def without_record(attachment: Attachment, conf: NetConf) -> Plan:
 
 def to_record(plan: Plan) -> list[dict[str, Any]]:
     """The plan as JSON, for the attachment's record."""
-    return [{"step": step.name, **vars(step)} for step in plan]
-
-
-def from_record(entries: Sequence[dict[str, Any]]) -> Plan:
-    """The plan that a record holds. Raises KeyError or TypeError for what is none."""
-    plan = []
-    for entry in entries:
-        fields = {
-            name: tuple(value) if isinstance(value, list) else value
-            for name, value in entry.items()
-            if name != "step"
+    return [
+        {"step": step.name}
+        | {
+            name: vars(value) if isinstance(value, LinkSpec) else value
+            for name, value in vars(step).items()
         }
-        plan.append(KINDS[entry["step"]](**fields))
-    return tuple(plan)
+        for step in plan
+    ]
+
+
+def from_record(record: Record) -> tuple[Plan, Outcome]:
+    """The plan that a record holds, and what doing it brought. Raises ValueError for what is none.
+
+    Either all of it is understood or nothing is believed.
+    """
+    try:
+        plan = tuple(KINDS[entry["step"]](**_fields(entry)) for entry in record.steps)
+        return plan, Outcome(**record.outcome)
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"the record of {record.attachment} is damaged: {error!r}") from None
+
+
+def _fields(entry: dict[str, Any]) -> dict[str, Any]:
+    return {
+        name: tuple(value)
+        if isinstance(value, list)
+        else LinkSpec(**value)
+        if name == "spec"
+        else value
+        for name, value in entry.items()
+        if name != "step"
+    }
+
+
+def _link_spec(attachment: Attachment, conf: NetConf, kind: str, mtu: int) -> LinkSpec:
+    is_pair = conf.pairing == "pair"
+    return LinkSpec(
+        kind=kind,
+        pairing=conf.pairing,
+        name=attachment.host_device if is_pair else attachment.ifname,
+        alias=attachment.alias,
+        mtu=mtu,
+        peer_name=attachment.ifname if is_pair else "",
+        mode=conf.mode,
+        policy=conf.policy,
+        peer_policy=conf.peer_policy,
+        scrub=conf.scrub,
+        peer_scrub=conf.peer_scrub,
+        headroom=conf.headroom,
+        tailroom=conf.tailroom,
+        rx_queues=1 + (conf.lease.count if conf.lease else 0),
+        mac=None if is_pair else conf.mac,
+        peer_mac=conf.mac if is_pair else None,
+    )
 
 
 def _bandwidth(attachment: Attachment, limits: Limits, mtu: int) -> Bandwidth:

@@ -4,25 +4,23 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
-from cni_netkit import log
+from cni_netkit import ipam, log
 from cni_netkit import plan as plans
 from cni_netkit.attachment import Attachment, parse_alias
-from cni_netkit.context import (
-    as_cni_error,
-    device_of,
-    ipam_of,
-    netns_of,
-    open_context,
-    recorded_ipam,
-)
+from cni_netkit.context import Context, namespaces
+from cni_netkit.errors import as_cni_error
 from cni_netkit.kernel.namespace import Namespace
+from cni_netkit.outcome import Outcome
+from cni_netkit.record import Record
+from cni_netkit.records import device_of, netns_of
 from cni_netkit.spec import version as versions
 from cni_netkit.spec.config import NetConf, validate
 from cni_netkit.spec.errors import CNIError
 from cni_netkit.spec.request import Request
-from cni_netkit.state import Record, Store
-from cni_netkit.steps.base import Context, Outcome
+from cni_netkit.state import NewerRecord, Store
 from cni_netkit.undo import Failures, Undo
+
+AT_WORK = "left alone, since it is being worked on"
 
 
 def release(request: Request, store: Store, attachment: Attachment, record: Record | None) -> None:
@@ -31,9 +29,10 @@ def release(request: Request, store: Store, attachment: Attachment, record: Reco
     The record goes last, and only when everything worked.
     """
     netns = netns_of(record) if record is not None and not request.netns else ""
-    with open_context(request, store, attachment, netns=netns, must_exist=False) as context:
+    plan, outcome, chosen = _contents(request, attachment, record)
+    with namespaces(request, netns=netns, must_exist=False) as (host, container):
+        context = Context(attachment, host, container, chosen, store, record)
         undo = Undo(as_cni_error)
-        plan, outcome = _plan_of(request, attachment, record, context)
         for step in plan:
             undo.push(step.describe(), partial(step.undo, context, outcome))
         for added in store.added_to(attachment):
@@ -53,32 +52,31 @@ def _release_added(request: Request, store: Store, attachment: Attachment) -> No
             release(own, store, attachment, record)
 
 
-def _plan_of(
-    request: Request, attachment: Attachment, record: Record | None, context: Context
-) -> tuple[plans.Plan, Outcome]:
-    """What an attachment consists of: as recorded, or by its names."""
+Contents = tuple[plans.Plan, Outcome, ipam.Ipam | None]
+
+
+def _contents(request: Request, attachment: Attachment, record: Record | None) -> Contents:
+    """What an attachment consists of, and whose its addresses are: as recorded, or by its names."""
     if record is not None:
         try:
-            plan, outcome = plans.from_record(record.steps), Outcome(**record.outcome)
-            context.ipam = recorded_ipam(request, record)
-            return plan, outcome
-        except (KeyError, TypeError) as error:
-            log.warning("the record is of another version", problem=repr(error))
-    return _plan_without_record(request, attachment, context), Outcome()
+            return *plans.from_record(record), ipam.recorded(request, record)
+        except ValueError as error:
+            log.warning("what there is of the attachment is told by names", problem=str(error))
+    return _contents_without_record(request, attachment)
 
 
-def _plan_without_record(request: Request, attachment: Attachment, context: Context) -> plans.Plan:
+def _contents_without_record(request: Request, attachment: Attachment) -> Contents:
     """What an attachment of this configuration would consist of, for a record that was lost.
 
     A configuration that is not valid cannot have made one: then there are the names to go by.
     """
     try:
         conf = validate(request.config)
-        context.ipam = ipam_of(request, conf, attachment)
+        chosen = ipam.configured(request, conf, attachment)
     except CNIError as error:
         log.warning("no record, and the configuration is not valid", problem=error.message)
-        conf = NetConf(name=request.network)
-    return plans.without_record(attachment, conf)
+        conf, chosen = NetConf(name=request.network), None
+    return plans.without_record(attachment, conf), Outcome(), chosen
 
 
 def sweep(network: str | None = None) -> None:
@@ -89,23 +87,16 @@ def sweep(network: str | None = None) -> None:
     """
     store = Store()
     for record in store.all(network):
-        if not _is_left_over(store, record):
-            continue
-        attachment = record.attachment
-        request = Request(
-            "DEL", str(record.config.get("cniVersion", versions.NEWEST)), config=record.config
-        )
-        failures = Failures(as_cni_error)
-        failures.run(
-            f"release {attachment}",
-            partial(collect_one, request, store, attachment, partial(_is_left_over, store)),
-        )
+        attachment, due = str(record.attachment), partial(_is_left_over, store)
         try:
-            failures.raise_first()
-        except CNIError as error:
-            log.error("left for GC", attachment=str(attachment), problem=error.message)
+            released = due(record) and release_recorded(store, record, due)
+        except BlockingIOError:
+            log.warning(AT_WORK, attachment=attachment)
+        except Exception as error:
+            log.error("left for GC", attachment=attachment, problem=as_cni_error(error).message)
         else:
-            log.info("released what was left over", attachment=str(attachment))
+            if released:
+                log.info("released what was left over", attachment=attachment)
 
 
 def _is_left_over(store: Store, record: Record) -> bool:
@@ -118,30 +109,62 @@ def _is_left_over(store: Store, record: Record) -> bool:
     )
 
 
-def collect_one(
-    request: Request,
-    store: Store,
-    attachment: Attachment,
-    due: Callable[[Record], bool] = lambda record: True,
-) -> None:
-    """Release an attachment that nobody is at work on, if it still is `due` then."""
+def release_recorded(store: Store, record: Record, due: Callable[[Record], bool]) -> bool:
+    """Release an attachment by what its record says, unless it is not `due` by then.
+
+    Returns whether it was. Raises BlockingIOError where somebody is at work on it.
+    """
+    attachment = record.attachment
+    version = str(record.config.get("cniVersion", versions.NEWEST))
+    request = Request("DEL", version, config=record.config)
+    with store.lock(attachment, wait=False):
+        # Its process may have finished meanwhile.
+        found = store.load(attachment)
+        if found is not None and not due(found):
+            return False
+        release(request, store, attachment, found)
+        return True
+
+
+Pairs = set[tuple[str, str]]
+"""Container id and name of a device."""
+
+
+def collect_recorded(request: Request, store: Store, valid: Pairs, failures: Failures) -> Pairs:
+    """Release what is on record and not `valid`; returns what is kept, `valid` included.
+
+    What a newer release recorded is kept, and a failure where its container is not valid.
+    """
+    kept = set(valid)
+    containers = {container for container, _ in valid}
+    for found in store.scan(request.network):
+        attachment = found.attachment
+        if isinstance(found, NewerRecord):
+            kept.add((attachment.container_id, attachment.ifname))
+            if attachment.container_id not in containers:
+                failures.add(found.refusal)
+        elif (attachment.container_id, found.cni_ifname) in valid:
+            kept.add((attachment.container_id, attachment.ifname))
+        else:
+            failures.run(f"release {attachment}", partial(collect_one, request, store, attachment))
+    return kept
+
+
+def collect_one(request: Request, store: Store, attachment: Attachment) -> None:
+    """Release an attachment that nobody is at work on."""
     try:
         with store.lock(attachment, wait=False):
-            # Its process may have finished meanwhile.
-            if (record := store.load(attachment)) is None or due(record):
-                release(request, store, attachment, record)
+            release(request, store, attachment, store.load(attachment))
     except BlockingIOError:
-        log.warning("left alone, since it is being worked on", attachment=str(attachment))
+        log.warning(AT_WORK, attachment=str(attachment))
 
 
-def collect_unrecorded(
-    request: Request, store: Store, kept: set[tuple[str, str]], failures: Failures
-) -> None:
+def collect_unrecorded(request: Request, store: Store, kept: Pairs, failures: Failures) -> None:
     """Devices that bear our mark and have no record, for example because the disk was lost."""
     containers = {container for container, _ in kept}
     host = Namespace.current()
     try:
-        marks = [link.alias for link in host.links()] + list(host.masquerades().values())
+        marks = [link.alias for link in host.links.all()] + list(host.masquerading.all().values())
     finally:
         host.close()
     for attachment in filter(None, map(parse_alias, dict.fromkeys(marks))):

@@ -13,13 +13,13 @@ import json
 import os
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from cni_netkit import deadline
 from cni_netkit.attachment import Attachment
+from cni_netkit.formats import Newer
+from cni_netkit.record import Record, cut_off
 from cni_netkit.spec.errors import CNIError, Code
 
 ROOT = Path("/var/lib/cni/netkit")
@@ -38,72 +38,24 @@ F_OFD_SETLK = 37
 """Open file description locks, include/uapi/asm-generic/fcntl.h; they work between threads too."""
 
 
-def process_identity(number: int) -> list[int]:
-    """A process's number and start time (proc_pid_stat(5), field 22), which is 0 if it is gone."""
-    try:
-        after_the_name = Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return [number, 0]
-    return [number, int(after_the_name[19])]
-
-
-@lru_cache(1)
-def own_identity(number: int) -> list[int]:
-    """That of this process, which stays the same; `number` is its own, also after a fork."""
-    return process_identity(number)
-
-
-@dataclass
-class Record:
-    """What there is to know about an attachment to check it or to take it back.
-
-    `config`, `arguments`, `path` are the request's, for the IPAM plugin; `steps` the plan's;
-    `outcome` what doing them brought. `complete` is false while ADD is under way, in `process`
-    (its number and start time). `added_to` is None for what a runtime asked for; for what an
-    administrator added to a running container, the device there that it belongs to and goes with,
-    or "" where the namespace has none of ours.
-    """
+@dataclass(frozen=True)
+class NewerRecord:
+    """A record that a newer release wrote. Nothing of it is believed but its name."""
 
     attachment: Attachment
-    cni_ifname: str
-    netns: str
-    netns_identity: list[int]
-    config: dict[str, Any]
-    arguments: str
-    path: list[str]
-    steps: list[dict[str, Any]]
-    outcome: dict[str, Any] = field(default_factory=dict)
-    complete: bool = False
-    process: list[int] = field(default_factory=lambda: own_identity(os.getpid()))
-    added_to: str | None = None
-
-    def dump(self) -> bytes:
-        """The record as JSON."""
-        fields = dict(vars(self)) | {"attachment": vars(self.attachment)}
-        return json.dumps(fields, separators=(",", ":")).encode()
+    path: str
+    newer: Newer
 
     @property
-    def abandoned(self) -> bool:
-        """Whether the process that was to complete it died before."""
-        return not self.complete and process_identity(self.process[0]) != self.process
-
-    @property
-    def base(self) -> Attachment:
-        """The attachment that this one was added to, if it was."""
-        return replace(self.attachment, ifname=self.added_to or "")
-
-    @classmethod
-    def load(cls, data: bytes) -> "Record":
-        """Read JSON back. Raises ValueError, TypeError or KeyError where it is no record."""
-        fields = json.loads(data)
-        record = cls(**fields | {"attachment": Attachment(**fields["attachment"])})
-        if not (
-            all(isinstance(each, dict) for each in [record.config, record.outcome, *record.steps])
-            and all(isinstance(each, str) for each in vars(record.attachment).values())
-            and isinstance(record.added_to, str | None)
-        ):
-            raise ValueError("a field of the record is of another type")
-        return record
+    def refusal(self) -> CNIError:
+        """Error 11: what it is of is left alone."""
+        return CNIError(
+            Code.TRY_AGAIN_LATER,
+            f"{self.attachment} was made by a newer release: its record {self.path} has format "
+            f"{self.newer.found}, this release knows formats up to {self.newer.known}",
+            "it was left as it is: install the newer release again (install.sh --rollback goes "
+            "forth, too), then try again",
+        )
 
 
 class Store:
@@ -138,8 +90,25 @@ class Store:
             raise self._failure(path, error) from None
 
     def load(self, attachment: Attachment) -> Record | None:
-        """The record of an attachment; None if there is none, or none that can be read."""
-        return self._load(self._path(attachment))
+        """The record of an attachment; None if there is none, or none that can be read.
+
+        Raises error 11 for one that a newer release wrote.
+        """
+        path = self._path(attachment)
+        try:
+            with open(path, "rb") as file:
+                return Record.load(file.read())
+        except Newer as newer:
+            raise NewerRecord(attachment, path, newer).refusal from None
+        except (OSError, ValueError):
+            return None
+
+    def written(self, attachment: Attachment) -> float:
+        """When the record was last written, in seconds since the epoch; 0 if there is none."""
+        try:
+            return os.stat(self._path(attachment)).st_mtime
+        except FileNotFoundError:
+            return 0.0
 
     def remove(self, attachment: Attachment, added_to: str | None = None) -> None:
         """Forget an attachment; `added_to` is its record's."""
@@ -157,14 +126,28 @@ class Store:
                 os.rmdir(folder)
 
     def all(self, network: str | None = None) -> Iterator[Record]:
-        """Every record, or every one of a network.
+        """Every record, or every one of a network; not those that a newer release wrote."""
+        return (each for each in self.scan(network) if isinstance(each, Record))
+
+    def scan(self, network: str | None = None) -> Iterator[Record | NewerRecord]:
+        """Everything that is on record, or everything of a network.
 
         Where a process was killed while it wrote its record, and had done nothing yet, one stands
         in that is abandoned and names the attachment: to be released like others.
         """
         for path in sorted(self._root.glob(f"{network or '*'}/*:*.json")):
-            if record := self._load(path) or _cut_off(path):
-                yield record
+            try:
+                data = path.read_bytes()
+            except OSError:
+                continue
+            attachment = _attachment_of(path)
+            try:
+                yield Record.load(data)
+            except Newer as newer:
+                yield NewerRecord(attachment, str(path), newer)
+            except ValueError:
+                if not _is_json(data):
+                    yield cut_off(attachment)
 
     def added_to(self, attachment: Attachment) -> list[Record]:
         """What an administrator added to an attachment."""
@@ -253,32 +236,18 @@ class Store:
             f"the state of attachments is kept under {self._root}",
         )
 
-    def _load(self, path: str | Path) -> Record | None:
-        try:
-            with open(path, "rb") as file:
-                return Record.load(file.read())
-        except (OSError, ValueError, TypeError, KeyError):
-            return None
+
+def _attachment_of(path: Path) -> Attachment:
+    """Whose record a file is, by its name."""
+    container, _, ifname = path.stem.rpartition(":")
+    return Attachment(path.parent.name, container, ifname)
 
 
-def _cut_off(path: Path) -> Record | None:
-    """What stands for a record that does not have its end; None if it has, or has gone."""
+def _is_json(data: bytes) -> bool:
     try:
-        json.loads(path.read_bytes())
-    except OSError:
-        return None
+        json.loads(data)
     except ValueError:
-        container, _, ifname = path.stem.rpartition(":")
-        network = path.parent.name
-        return Record(
-            attachment=Attachment(network, container, ifname),
-            cni_ifname=ifname,
-            netns="",
-            netns_identity=[],
-            config={"name": network},
-            arguments="",
-            path=[],
-            steps=[],
-            process=[0, 1],  # no process has the number 0
-        )
-    return None
+        return False
+    except RecursionError:
+        pass
+    return True

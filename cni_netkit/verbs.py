@@ -7,14 +7,17 @@ from functools import partial
 from operator import attrgetter
 from typing import Any
 
-from cni_netkit import log
+from cni_netkit import ipam, log
 from cni_netkit import plan as plans
 from cni_netkit.attachment import Attachment
-from cni_netkit.context import as_cni_error, ipam_of, open_context, recorded_ipam, valid_attachments
+from cni_netkit.context import Context, namespaces
+from cni_netkit.errors import as_cni_error
 from cni_netkit.facts import gather_facts, gather_status_facts
 from cni_netkit.kernel.errors import ProgramError
 from cni_netkit.kernel.namespace import Namespace
-from cni_netkit.release import collect_one, collect_unrecorded, release
+from cni_netkit.outcome import Outcome
+from cni_netkit.record import Record, boot_id
+from cni_netkit.release import collect_recorded, collect_unrecorded, release
 from cni_netkit.spec import request as requests
 from cni_netkit.spec import result as results
 from cni_netkit.spec import version as versions
@@ -22,8 +25,8 @@ from cni_netkit.spec.config import NetConf, validate
 from cni_netkit.spec.errors import CNIError, Code
 from cni_netkit.spec.request import Request, Verb
 from cni_netkit.spec.result import JSON, Result
-from cni_netkit.state import Record, Store
-from cni_netkit.steps.base import Context, Outcome, difference
+from cni_netkit.state import Store
+from cni_netkit.steps.base import difference
 from cni_netkit.steps.device import NO_MAC, Device
 from cni_netkit.undo import Failures, Undo
 
@@ -41,11 +44,14 @@ def handle(
     read: Callable[[], bytes],
     netns_descriptor: int | None = None,
     route_descriptor: int | None = None,
+    *,
+    on_terminal: bool = False,
 ) -> Answer:
     """Carry out one request of a runtime; `read` gives its standard input. Never raises.
 
     `netns_descriptor` is the namespace at CNI_NETNS, where the caller has opened it, and
-    `route_descriptor` an rtnetlink socket in it; both remain the caller's to close.
+    `route_descriptor` an rtnetlink socket in it; both remain the caller's to close. `on_terminal`:
+    whoever reads the log there has the answer before them, so an error is not told twice.
     """
     version = versions.NEWEST
     started = time.monotonic()
@@ -67,8 +73,9 @@ def handle(
             return answer
     except Exception as error:
         failure = as_cni_error(error)
-        with log.bound(**options, **words):
+        with log.bound(**options, **words, shown=not on_terminal):
             log.error(failure.message, code=int(failure.code), details=failure.details)
+        with log.bound(**options, **words):
             if failure.code == Code.INTERNAL:
                 log.error("traceback", exception=_traceback(error))
         return Answer(1, failure.as_dict(version))
@@ -76,22 +83,23 @@ def handle(
 
 def add(request: Request) -> JSON:
     """Attach: all or nothing."""
+    if not request.has_version:
+        log.warning(NO_VERSION, remedy='add "cniVersion": "1.0.0" to the network configuration')
     conf = validate(request.config, request.arguments.get("MAC"))
     previous = results.read(conf.prev_result or {}, request.version)
     attachment = _attachment(request)
     store = Store()
     with (
-        open_context(request, store, attachment, must_exist=True) as context,
+        namespaces(request, must_exist=True) as (host, container),
         store.lock(attachment),
     ):
-        facts = gather_facts(context.host, conf)
+        facts = gather_facts(host, conf)
         plan = plans.decide(attachment, conf, facts, previous.container_addresses)
-        context.ipam = ipam_of(request, conf, attachment)
-        outcome = Outcome()
-        record = _new_record(request, context, plan)
+        chosen = ipam.configured(request, conf, attachment)
+        record = _new_record(request, attachment, host, container, plan)
+        context = Context(attachment, host, container, chosen, store, record)
         store.create(record)
-        context.save = partial(_save, store, record)
-        undo = Undo(as_cni_error)
+        outcome, undo = Outcome(), Undo(as_cni_error)
         try:
             for step in plan:
                 undo.push(step.describe(), partial(step.undo, context, outcome))
@@ -136,37 +144,33 @@ def check(request: Request) -> None:
     previous = results.read(conf.prev_result, request.version)
     with (
         store.lock(attachment),  # nothing is added or removed meanwhile
-        open_context(request, store, attachment, must_exist=True) as context,
+        namespaces(request, must_exist=True) as (host, container),
     ):
         record = store.load(attachment)
         if record is None or not record.complete:
             raise difference(f"record of {attachment}", "one that is complete", None)
-        outcome = Outcome(**record.outcome)
-        context.ipam = recorded_ipam(request, record)
+        chosen = ipam.recorded(request, record)
+        context = Context(attachment, host, container, chosen, store, record)
+        plan, outcome = _recorded(record)
         _expect_what_the_chain_changed(attachment, previous, outcome)
-        for step in plans.from_record(record.steps):
+        for step in plan:
             step.check(context, outcome)
         for added in filter(attrgetter("complete"), store.added_to(attachment)):
-            its = replace(context, attachment=added.attachment, ipam=None)
-            for step in plans.from_record(added.steps):
-                step.check(its, Outcome(**added.outcome))
+            its = replace(context, attachment=added.attachment, ipam=None, record=added)
+            plan, outcome = _recorded(added)
+            for step in plan:
+                step.check(its, outcome)
 
 
 def collect(request: Request) -> None:
     """GC: release every attachment of this network that the runtime does not list as valid."""
     conf = validate(request.config)
-    valid = valid_attachments(request.config)
+    valid = requests.valid_attachments(request.config)
     store = Store()
     failures = Failures(as_cni_error)
-    kept = set(valid)
-    for record in store.all(request.network):
-        attachment = record.attachment
-        if (attachment.container_id, record.cni_ifname) in valid:
-            kept.add((attachment.container_id, attachment.ifname))
-            continue
-        failures.run(f"release {attachment}", partial(collect_one, request, store, attachment))
+    kept = collect_recorded(request, store, valid, failures)
     failures.run("list the devices", partial(collect_unrecorded, request, store, kept, failures))
-    if chosen := ipam_of(request, conf, Attachment(request.network, "", "")):
+    if chosen := ipam.configured(request, conf, Attachment(request.network, "", "")):
         failures.run("collect addresses", partial(chosen.collect, kept))
     failures.raise_first()
 
@@ -178,7 +182,7 @@ def status(request: Request) -> None:
     try:
         facts = gather_status_facts(host, conf)
         plans.check_prerequisites(conf, facts)
-        if chosen := ipam_of(request, conf, Attachment(request.network, "", "")):
+        if chosen := ipam.configured(request, conf, Attachment(request.network, "", "")):
             chosen.status()
     except (CNIError, ProgramError) as error:
         failure = as_cni_error(error)
@@ -193,6 +197,10 @@ def version(request: Request) -> JSON:
     """Name the versions of the specification that this plugin speaks."""
     return {"cniVersion": request.version, "supportedVersions": list(versions.SUPPORTED)}
 
+
+NO_VERSION = (
+    "the network configuration has no cniVersion: 0.1.0 holds, whose results have no interfaces"
+)
 
 PREREQUISITES = frozenset(
     (Code.KERNEL_LACKS_FEATURE, Code.UNUSABLE_NIC, Code.NO_ADDRESS, Code.BPF_NOT_ATTACHABLE)
@@ -217,25 +225,37 @@ def _attachment(request: Request) -> Attachment:
     return Attachment(request.network, request.container_id, ifname)
 
 
-def _new_record(request: Request, context: Context, plan: plans.Plan) -> Record:
+def _new_record(
+    request: Request,
+    attachment: Attachment,
+    host: Namespace,
+    container: Namespace | None,
+    plan: plans.Plan,
+) -> Record:
     """The record that stands for everything about to be done."""
+    assert container is not None
     config = {key: value for key, value in request.config.items() if key != "prevResult"}
     return Record(
-        attachment=context.attachment,
+        attachment=attachment,
         cni_ifname=request.ifname,
         netns=request.netns,
-        netns_identity=list(context.inside.netns.identity),
+        netns_identity=list(container.netns.identity),
         config=config,
         arguments=request.environment.get("CNI_ARGS", ""),
         path=list(request.path),
         steps=plans.to_record(plan),
         added_to=request.added_to,
+        boot=boot_id(),
+        host_identity=list(host.netns.identity),
     )
 
 
-def _save(store: Store, record: Record, outcome: Outcome) -> None:
-    record.outcome = outcome.as_dict()
-    store.update(record)
+def _recorded(record: Record) -> tuple[plans.Plan, Outcome]:
+    try:
+        return plans.from_record(record)
+    except ValueError:
+        what = f"record of {record.attachment}"
+        raise difference(what, "one that is complete", "one that is damaged") from None
 
 
 def _result(
@@ -251,9 +271,9 @@ def _result(
         mac = outcome.host_mac or NO_MAC
         interfaces.insert(0, {"name": device.host_name, "mac": mac, **size})
     extensions: JSON = {}
-    if device.kind != "netkit":
-        log.warning("this kernel has no netkit: a veth pair takes its place", kind=device.kind)
-        extensions["cni-netkit/fallback"] = device.kind
+    if (kind := device.spec.kind) != "netkit":
+        log.warning("this kernel has no netkit: a veth pair takes its place", kind=kind)
+        extensions["cni-netkit/fallback"] = kind
     return Result(
         interfaces=tuple(interfaces),
         ips=tuple({**each, "interface": len(interfaces) - 1} for each in outcome.addresses),

@@ -6,7 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from cni_netkit.admin import leases, verdicts
-from cni_netkit.admin.output import JSON, print_json, print_table
+from cni_netkit.admin.advice import print_advice
+from cni_netkit.admin.output import JSON, print_json, print_table, print_text
 from cni_netkit.facts import Nic
 from cni_netkit.kernel.errors import KernelError
 from cni_netkit.kernel.namespace import Namespace
@@ -14,6 +15,7 @@ from cni_netkit.nics import readiness, settings
 from cni_netkit.nics.prepare import LEASING
 from cni_netkit.nics.state import NicState, read_state
 from cni_netkit.plan import LACKING
+from cni_netkit.spec.errors import CNIError
 from cni_netkit.spec.lease import ranges
 
 Looked = tuple[Nic, NicState]
@@ -47,11 +49,13 @@ def main(*, as_json: bool, conflist: str | None) -> int:
     host = Namespace.current()
     try:
         features = host.features(LACKING)
-        nics = _look(host, features)
+        nics, unknown = _look(host, features)
         judged = [
             *verdicts.of_uses(features, [nic for nic, _ in nics], needed=conflist is None),
+            *unknown,
             *(each for nic in nics for each in verdicts.of_workloads(features, *nic)),
             *verdicts.of_configuration(host, conflist),
+            *verdicts.of_networks(conflist),
             verdicts.of_agent(),
             verdicts.of_launcher(),
         ]
@@ -61,16 +65,22 @@ def main(*, as_json: bool, conflist: str | None) -> int:
     if as_json:
         print_json(made)
     else:
-        _print(made)
+        _print(made, conflist)
     return 0 if made["ok"] else 1
 
 
-def _look(host: Namespace, features: frozenset[str]) -> list[Looked]:
-    found = []
+def _look(host: Namespace, features: frozenset[str]) -> tuple[list[Looked], list[JSON]]:
+    """The NICs; and a verdict on each whose record is of a newer release."""
+    found, unknown = [], []
     for nic in leases.nics(host):
         trial = nic.link.up and features >= LEASING
-        refusal = host.refuses_to_lend(nic.link) if trial else None
-        record, state = readiness.prepared(nic.link), read_state(host, nic.link)
+        refusal = host.queues.refusal_to_lend(nic.link) if trial else None
+        state = read_state(host, nic.link)
+        try:
+            record = readiness.prepared(nic.link)
+        except CNIError as error:
+            record, about = None, f"preparation of {nic.link.name}"
+            unknown.append(verdicts.verdict(about, reason=error.message, remedy=error.details))
         known = replace(
             nic,
             refusal=refusal,
@@ -78,7 +88,7 @@ def _look(host: Namespace, features: frozenset[str]) -> list[Looked]:
             lacking=readiness.lacking(state, record) if record else (),
         )
         found.append((known, state))
-    return found
+    return found, unknown
 
 
 def _nic(nic: Nic, state: NicState) -> JSON:
@@ -135,8 +145,32 @@ def _numa_node(behind: Path) -> int | None:
     return node if node >= 0 else None
 
 
-def _print(made: JSON) -> None:
-    kernel = made["kernel"]
+def _print(made: JSON, conflist: str | None = None) -> None:
+    """The answer to what was asked comes first: whether a configuration would work."""
+    found = made["verdicts"]
+    if conflist is not None:
+        asked = [each for each in found if each["needed"]]
+        found = [each for each in found if not each["needed"]]
+        _print_answer(conflist, asked)
+        print()
+    _print_kernel(made["kernel"])
+    print()
+    _print_nics(made["nics"])
+    print()
+    print_table(("", "works"), [(each["about"], each["ok"]) for each in found])
+    print_advice(found)
+
+
+def _print_answer(conflist: str, asked: Sequence[JSON]) -> None:
+    works = all(each["ok"] for each in asked)
+    print_text(f"{conflist}: {'works here' if works else 'does not work here'}")
+    print_advice(
+        {**each, "about": each["about"].removeprefix(f"{conflist}: ").replace(conflist, "the file")}
+        for each in asked
+    )
+
+
+def _print_kernel(kernel: JSON) -> None:
     print_table(
         ("feature", "here", "needed for", "in Linux since"),
         [
@@ -145,24 +179,18 @@ def _print(made: JSON) -> None:
         ],
         title=f"Linux {kernel['release']}",
     )
-    if made["nics"]:
-        print()
-        columns = ("name", "driver", "up", "mtu", "numaNode", "rxQueues", "leased", "free")
-        print_table(
-            ("NIC", "driver", "up", "MTU", "NUMA node", "receive queues", "leased", "free"),
-            [[nic[key] for key in columns] for nic in made["nics"]],
-        )
+
+
+def _print_nics(nics: Sequence[JSON]) -> None:
+    columns = ("name", "driver", "up", "mtu", "numaNode", "rxQueues", "leased", "free")
+    print_table(
+        ("NIC", "driver", "up", "MTU", "NUMA node", "receive queues", "leased", "free"),
+        [[nic[key] for key in columns] for nic in nics],
+        empty=leases.NO_NIC,
+    )
+    if nics:
         print()
         print_table(
             ("NIC", "role", "pool", "HDS", "threshold", "RSS", "ntuple", "XDP", "AF_XDP zero copy"),
-            [_abilities(nic) for nic in made["nics"]],
+            [_abilities(nic) for nic in nics],
         )
-    print()
-    found = made["verdicts"]
-    print_table(("", "works"), [(each["about"], each["ok"]) for each in found])
-    # Below each other, so that a narrow terminal leaves a command whole, to be copied.
-    for each in found:
-        if not each["ok"]:
-            print(f"\n{each['about']}: {each['reason']}")
-            for more in filter(None, (each["remedy"], each["command"] and f"$ {each['command']}")):
-                print(f"    {more}")

@@ -10,20 +10,27 @@ import sys
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
+from typing import Annotated
 
 from cni_netkit import verbs
+from cni_netkit.admin import options
+from cni_netkit.admin.lease_output import print_leases, print_ways_of_traffic
 from cni_netkit.admin.list import described, records
-from cni_netkit.admin.output import JSON, print_json, print_table
+from cni_netkit.admin.output import JSON, print_json
 from cni_netkit.attachment import Attachment
-from cni_netkit.context import as_cni_error, device_of, netns_of
+from cni_netkit.errors import as_cni_error
 from cni_netkit.kernel.errors import NoNamespace
 from cni_netkit.kernel.namespace import Namespace
+from cni_netkit.record import Record
+from cni_netkit.records import device_of, netns_of
 from cni_netkit.release import sweep
 from cni_netkit.spec.addresses import ip_interface
 from cni_netkit.spec.errors import CNIError, Code
+from cni_netkit.spec.lease import Lease
+from cni_netkit.spec.model import IFNAME
 from cni_netkit.spec.request import Request
 from cni_netkit.spec.version import NEWEST
-from cni_netkit.state import Record, Store
+from cni_netkit.state import Store
 
 NO_NETWORK = "_none"
 """Where the namespace has no attachment: no network of a runtime can have this name."""
@@ -35,8 +42,15 @@ NAMES = "/run/netns"
 """Where ip-netns(8) has its names."""
 
 
+class Wanted(Lease):
+    """What the options say: the lease, and what its device shall be called."""
+
+    if_name: Annotated[str, IFNAME]
+
+
 def main(action: Callable[[argparse.Namespace], Record], arguments: argparse.Namespace) -> int:
     """Carry out `add` or `remove` and print what it was about; the exit status."""
+    options.checked(Wanted, {**_lease_of(arguments), "ifName": arguments.ifname})
     try:
         record = action(arguments)
     except Exception as error:
@@ -48,8 +62,10 @@ def main(action: Callable[[argparse.Namespace], Record], arguments: argparse.Nam
         return 1
     if arguments.json:
         print_json(described(record))
-    else:
-        _print(described(record), str(record.attachment))
+        return 0
+    print_leases(record)
+    if action is add and arguments.flows is None:
+        print_ways_of_traffic(record)
     return 0
 
 
@@ -236,8 +252,6 @@ def _configuration(target: Record, arguments: argparse.Namespace) -> JSON:
 
     Where that has none of our IPAM, by all that the container has.
     """
-    keys = ("device", "count", "queues", "workload", "flows")
-    given = {key: getattr(arguments, key) for key in keys}
     addresses = target.outcome.get("addresses") or _addresses_in(target.netns)
     return {
         "cniVersion": NEWEST,
@@ -245,7 +259,7 @@ def _configuration(target: Record, arguments: argparse.Namespace) -> JSON:
         "type": "netkit",
         "pairing": "single",
         "ifName": arguments.ifname,
-        "lease": {key: value for key, value in given.items() if value is not None},
+        "lease": _lease_of(arguments),
         "prevResult": {
             "cniVersion": NEWEST,
             "interfaces": [{"name": target.attachment.ifname, "sandbox": target.netns}],
@@ -254,19 +268,19 @@ def _configuration(target: Record, arguments: argparse.Namespace) -> JSON:
     }
 
 
+def _lease_of(arguments: argparse.Namespace) -> JSON:
+    """The keys of `lease` that were given; of `remove` none can be."""
+    given = {key: getattr(arguments, key, None) for key in Lease.model_fields}
+    return {key: value for key, value in given.items() if value is not None}
+
+
 def _addresses_in(netns: str) -> list[JSON]:
     """What others gave the container; not what is of one link, or of the container alone."""
     with closing(Namespace.at(netns)) as inside:
-        found = [each for link in inside.links() for each in inside.addresses(link.index)]
+        found = [each for link in inside.links.all() for each in inside.links.addresses(link.index)]
     addresses = ((each, ip_interface(each).ip) for each in found)
     return [
         {"address": each}
         for each, address in addresses
         if not (address.is_link_local or address.is_loopback)
     ]
-
-
-def _print(made: JSON, title: str) -> None:
-    device = (made["ifname"], made["deviceIndex"])
-    rows = [(*device, each["deviceQueue"], each["nic"], each["queue"]) for each in made["leases"]]
-    print_table(("device", "index", "queue", "NIC", "queue of the NIC"), rows, title)

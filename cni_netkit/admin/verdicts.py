@@ -1,16 +1,18 @@
 """The doctor's verdicts: whether something works here, and for a "no" why, and what to do."""
 
+import contextlib
 import json
 import os
 import socket
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
-from cni_netkit.admin import launcher
+from cni_netkit.admin import launcher, networks
 from cni_netkit.admin.output import JSON
+from cni_netkit.agent import wire
 from cni_netkit.agent.server import SOCKET
-from cni_netkit.context import as_cni_error
+from cni_netkit.errors import as_cni_error
 from cni_netkit.facts import Facts, Nic, gather_status_facts
 from cni_netkit.kernel.errors import KernelError
 from cni_netkit.kernel.namespace import Namespace
@@ -22,7 +24,11 @@ from cni_netkit.spec.config import validate
 from cni_netkit.spec.errors import CNIError, Code
 from cni_netkit.spec.nics import Role
 
-AGENT_SECONDS = 2.0
+AGENT_SECONDS = 10.0
+"""To connect and to answer; systemd may have to start it first."""
+
+VERSION = wire.WireRequest({"CNI_COMMAND": "VERSION"}, b'{"cniVersion": "1.1.0"}')
+
 KERNEL_COMMAND = 'uname -r; grep CONFIG_NETKIT "/boot/config-$(uname -r)"'
 USES: tuple[tuple[str, JSON], ...] = (("pair (l3, l2)", {}), ("single", {"pairing": "single"}))
 
@@ -84,42 +90,83 @@ def of_configuration(host: Namespace, path: str | None) -> Iterator[JSON]:
     if path is None:
         return
     try:
-        given = json.loads(Path(path).read_bytes())
-        plugins = [*_plugins(given)]
+        plugins = [*_of_netkit(networks.plugins(Path(path).read_bytes()))]
     except OSError as error:
         yield verdict(path, needed=True, reason=f"read {path}: {error.strerror}")
         return
-    except (ValueError, TypeError, AttributeError) as error:
+    except ValueError as error:
         yield verdict(path, needed=True, reason=f"{path} is no network configuration: {error}")
         return
     if not plugins:
         yield verdict(path, needed=True, reason=f"{path} has no plugin of type netkit")
     for number, plugin in plugins:
         try:
-            versions.negotiate(plugin.get("cniVersion", versions.SUPPORTED[0]))
+            versions.negotiate(plugin.get("cniVersion") or versions.SUPPORTED[0])
             conf = validate(plugin)
             check_prerequisites(conf, gather_status_facts(host, conf))
             failure = None
         except (CNIError, KernelError) as error:
             failure = as_cni_error(error)
         yield _refused(f"{path}: plugin {number}", failure, needed=True)
+        if not plugin.get("cniVersion"):
+            yield verdict(
+                f"{path}: cniVersion",
+                reason="it is missing, so 0.1.0 holds, whose results have no interfaces, which "
+                "containerd and CRI-O need",
+                remedy='add "cniVersion": "1.0.0", in a list beside "plugins"',
+            )
+
+
+def of_networks(path: str | None) -> Iterator[JSON]:
+    """Whether networks of this node, and of a file to be installed, give the same addresses."""
+    given = [*networks.known(Path(path) if path else None)]
+    shared = [*networks.overlaps(given)]
+    for one, other, addresses in shared:
+        yield verdict(
+            f"addresses of networks {one.name} and {other.name}",
+            reason=f"{one} and {other} both give {addresses}; the host can reach one of two "
+            "containers with one address, and the second ADD fails (error 103)",
+            remedy="give each network ranges of its own (ipam); one that no runtime uses need "
+            f"not be in {networks.FOLDER}",
+        )
+    if given and not shared:
+        yield verdict("addresses of networks")
 
 
 def of_agent() -> JSON:
-    """Whether somebody listens where the launcher calls."""
-    about, path = "agent", os.environ.get("CNI_NETKIT_SOCKET", SOCKET)
+    """Whether the agent answers where the launcher calls, to a question that leaves no trace."""
+    path = os.environ.get("CNI_NETKIT_SOCKET", SOCKET)
+    until = time.monotonic() + AGENT_SECONDS
     with socket.socket(socket.AF_UNIX) as connection:
         connection.settimeout(AGENT_SECONDS)
         try:
             connection.connect(path)
         except OSError as error:
             return verdict(
-                about,
+                "agent",
                 reason=f"connect to {path}: {error.strerror or error}",
                 remedy="start it; without it each request starts Python, which takes longer",
                 command="systemctl start cni-netkit-agent.socket",
             )
-    return verdict(about)
+        try:
+            # A refusal may have come before.
+            with contextlib.suppress(wire.WireError):
+                wire.send_request(connection, VERSION, until)
+            answer = wire.receive_answer(connection, until)
+        except wire.WireError as error:
+            return _silent_agent(f"ask the agent at {path}: {error}")
+    if answer.status:
+        return _silent_agent(f"the agent at {path} refuses: {json.loads(answer.output)['msg']}")
+    return verdict("agent")
+
+
+def _silent_agent(reason: str) -> JSON:
+    return verdict(
+        "agent",
+        reason=reason,
+        remedy="look at its log, and start it again",
+        command="journalctl -u cni-netkit-agent.service",
+    )
 
 
 def of_launcher() -> JSON:
@@ -135,12 +182,9 @@ def of_launcher() -> JSON:
     return verdict("launcher")
 
 
-def _plugins(given: Any) -> Iterator[tuple[int, JSON]]:
-    """The entries of type netkit, with what runtimes add to them, numbered from 0."""
-    common = {key: given[key] for key in ("cniVersion", "name") if key in given}
-    for number, plugin in enumerate(given.get("plugins", [given])):
-        if plugin.get("type") == "netkit":
-            yield number, {**plugin, **common}
+def _of_netkit(plugins: Sequence[JSON]) -> Iterator[tuple[int, JSON]]:
+    """Those of type netkit, numbered from 0."""
+    return ((number, each) for number, each in enumerate(plugins) if each.get("type") == "netkit")
 
 
 def _refusal(keys: JSON, facts: Facts) -> CNIError | None:
@@ -158,7 +202,7 @@ def _refused(
         return verdict(about, needed=needed)
     command = ""
     if error.details.startswith("cni-netkit nic prepare"):
-        remedy = "prepare it, once; this can interrupt its traffic for a moment"
+        remedy = "prepare the NIC for one role, once; this can interrupt its traffic for a moment"
         return verdict(
             about, needed=needed, reason=error.message, remedy=remedy, command=error.details
         )

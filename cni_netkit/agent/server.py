@@ -25,7 +25,7 @@ from pathlib import Path
 from types import FrameType
 
 from cni_netkit import deadline, log, release, turns, verbs
-from cni_netkit.agent import nics, wire, xsk
+from cni_netkit.agent import nics, sockets, wire, xsk
 from cni_netkit.spec.errors import CNIError, Code
 from cni_netkit.spec.version import NEWEST
 
@@ -299,21 +299,7 @@ def _bind(stack: contextlib.ExitStack, path: Path) -> socket.socket:
     stack.callback(os.close, _claim(path))
     if path.exists() and not stat.S_ISSOCK(path.stat().st_mode):
         raise AgentError(f"listen on {path}: there is something that is no socket")
-    path.unlink(missing_ok=True)
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        # Born with its mode: nobody can connect before it is set.
-        before = os.umask(0o177)
-        try:
-            listener.bind(str(path))
-        finally:
-            os.umask(before)
-        stack.callback(path.unlink, missing_ok=True)
-        listener.listen(socket.SOMAXCONN)
-    except BaseException:
-        listener.close()
-        raise
-    return listener
+    return sockets.bind(stack, path, socket.SOCK_STREAM, 0o600)
 
 
 def _claim(path: Path) -> int:

@@ -43,6 +43,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from cni_netkit.agent import sockets
+
 VERSION = 1
 INPUT_LIMIT = 16 << 20
 OUTPUT_LIMIT = 16 << 20
@@ -61,7 +63,6 @@ _ANSWER_MAGIC = b"NKAN"
 _FIRST = 64 << 10
 """Nearly every request is shorter than this, and comes with one system call."""
 _CHUNK = 1 << 20
-_DESCRIPTOR = struct.calcsize("i")
 
 
 class WireError(Exception):
@@ -189,19 +190,10 @@ def receive_answer(sock: socket.socket, deadline: float) -> WireAnswer:
 
 
 def _receive_first(sock: socket.socket, deadline: float) -> tuple[bytearray, list[int], bool]:
-    """Receive what there is of a request, the descriptors with it, and whether those are all.
-
-    Descriptors that come later are dropped by the kernel, since nobody asks for them (unix(7)).
-    """
+    """Receive what there is of a request, the descriptors with it, and whether those are all."""
     sock.settimeout(_left(deadline))
-    data, ancillary, flags, _ = sock.recvmsg(
-        _FIRST, socket.CMSG_SPACE(DESCRIPTORS * _DESCRIPTOR), socket.MSG_CMSG_CLOEXEC
-    )
-    descriptors = array.array("i")
-    for level, kind, content in ancillary:
-        if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
-            descriptors.frombytes(content[: len(content) - len(content) % _DESCRIPTOR])
-    return bytearray(data), list(descriptors), not flags & socket.MSG_CTRUNC
+    data, descriptors, complete = sockets.receive(sock, _FIRST, DESCRIPTORS)
+    return bytearray(data), descriptors, complete
 
 
 def _fill(sock: socket.socket, data: bytearray, whole: int, deadline: float) -> None:

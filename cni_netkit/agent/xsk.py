@@ -12,7 +12,6 @@ socket with SO_LINGER for example: so nothing of a connection is done, or closed
 
 from __future__ import annotations
 
-import array
 import contextlib
 import errno
 import json
@@ -26,6 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cni_netkit import log, turns
+from cni_netkit.agent import sockets
 
 if TYPE_CHECKING:
     from cni_netkit.kernel.namespace import Namespace
@@ -43,8 +43,6 @@ STOP_SECONDS = 1.0
 MESSAGE_BYTES = 64
 ONE_TOO_MANY = 2
 """Descriptors that are asked for; the kernel drops the others."""
-
-_DESCRIPTOR = array.array("i").itemsize
 
 
 class Refused(Exception):
@@ -152,21 +150,16 @@ def served(agent_socket: str) -> Iterator[None]:
 
 def _listen(stack: contextlib.ExitStack, path: Path) -> socket.socket:
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o755)
-    # What a dead agent left; and the name that is promised, for whoever sees the folder above.
+    listener = sockets.bind(stack, path, socket.SOCK_SEQPACKET, 0o666)
+    # The name that is promised, for whoever sees the folder above.
     link = path.parent.with_name(path.name)
-    for name in (path, link):
-        name.unlink(missing_ok=True)
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     try:
-        listener.bind(str(path))
-        stack.callback(path.unlink, missing_ok=True)
-        path.chmod(0o666)
+        link.unlink(missing_ok=True)
         link.symlink_to(path.relative_to(link.parent))
-        stack.callback(link.unlink, missing_ok=True)
-        listener.listen(socket.SOMAXCONN)
-    except BaseException:
+    except OSError:
         listener.close()
         raise
+    stack.callback(link.unlink, missing_ok=True)
     return listener
 
 
@@ -192,20 +185,13 @@ def _answer(connection: socket.socket) -> None:
 
 def _receive(connection: socket.socket) -> list[int] | None:
     """The descriptors of the one message, `ONE_TOO_MANY` at most; None if there is no message."""
-    data, ancillary, _, _ = connection.recvmsg(
-        MESSAGE_BYTES, socket.CMSG_SPACE(ONE_TOO_MANY * _DESCRIPTOR), socket.MSG_CMSG_CLOEXEC
-    )
-    descriptors = array.array("i")
-    for level, kind, content in ancillary:
-        if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
-            descriptors.frombytes(content[: len(content) - len(content) % _DESCRIPTOR])
-    return list(descriptors) if data or descriptors else None
+    data, descriptors, _ = sockets.receive(connection, MESSAGE_BYTES, ONE_TOO_MANY)
+    return descriptors if data or descriptors else None
 
 
 def _take_over(descriptor: int) -> None:
     """Put an AF_XDP socket under the NIC's queue that it has a lease of. Raises `Refused`."""
     # Imported when the first comes: the agent's start does not wait for them.
-    from cni_netkit.kernel.bpf import xdp as bpf
     from cni_netkit.kernel.errors import KernelError, NoNamespace, ProgramError
     from cni_netkit.kernel.namespace import Namespace
     from cni_netkit.kernel.queues import xsk
@@ -217,13 +203,13 @@ def _take_over(descriptor: int) -> None:
             bound = xsk.bound(descriptor, container.netns)
             host = Namespace.current()
             stack.callback(host.close)
-            for name in bpf.prepared():
-                if (nic := host.link(name=name)) is None or not bpf.is_attached(nic):
+            for name in host.xdp.prepared():
+                if (nic := host.links.get(name=name)) is None or not host.xdp.is_attached(nic):
                     continue
                 if (queue := _leased(host, nic.index, container, bound)) is not None:
-                    bpf.insert(name, queue, descriptor)
+                    host.xdp.insert(name, queue, descriptor)
                     return
-            device = container.link(index=bound.index)
+            device = container.links.get(index=bound.index)
         except xsk.Unusable as reason:
             raise Refused(str(reason)) from None
         except (KernelError, ProgramError, NoNamespace, OSError) as error:
@@ -239,7 +225,7 @@ def _take_over(descriptor: int) -> None:
 
 def _leased(host: Namespace, nic: int, container: Namespace, bound: Bound) -> int | None:
     """The queue of a NIC that is leased to this queue of the container's device, if one is."""
-    for queue in host.queues(nic):
+    for queue in host.queues.all(nic):
         if (queue.leased_index, queue.leased_queue) != (bound.index, bound.queue):
             continue
         # The kernel gives a namespace its id when it tells of a lease in it.

@@ -11,9 +11,10 @@ SECOND, TICK = 10**9, 64
 
 @dataclass(frozen=True)
 class LinkSpec:
-    """A device to be made. `peer_*`, `policy` and `scrub` apply to pairs only; sizes in bytes.
+    """A device as it shall be: a pair, of which `name` is the host's end, or a single device.
 
-    Without a MAC address the kernel chooses one, where the device has any.
+    Sizes in bytes. `rx_queues` are those of the container's end. `peer_*`, `policy` and `scrub`
+    apply to pairs only. Without a MAC address the kernel chooses one, where the device has any.
     """
 
     kind: str
@@ -21,17 +22,22 @@ class LinkSpec:
     name: str
     alias: str
     mtu: int
-    mode: str
-    policy: str
-    peer_policy: str
-    scrub: str
-    peer_scrub: str
-    headroom: int
-    tailroom: int
-    rx_queues: int
-    mac: str | None
-    peer_mac: str | None
-    peer_name: str
+    peer_name: str = ""
+    mode: str = "l3"
+    policy: str = "forward"
+    peer_policy: str = "forward"
+    scrub: str = "default"
+    peer_scrub: str = "default"
+    headroom: int = 0
+    tailroom: int = 0
+    rx_queues: int = 1
+    mac: str | None = None
+    peer_mac: str | None = None
+
+    @property
+    def neighbours(self) -> bool:
+        """Whether the ends resolve neighbours: with MAC addresses, as l2 and veth have them."""
+        return self.kind == "veth" or self.mode == "l2"
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from cni_netkit.kernel.errors import KernelError, ProgramError
 from cni_netkit.kernel.model import Link
+from cni_netkit.nics.change import Assignment, Change, assignments
 from cni_netkit.nics.record import NicRecord, NicStore, instance_of
 from cni_netkit.nics.settings import (
     DATA_SPLIT,
@@ -36,31 +37,18 @@ ZERO_COPY = frozenset({"basic", "redirect", "ndo-xmit", "xsk-zerocopy"})
 """What a driver must do for AF_XDP without copying (NETDEV_XDP_ACT_*)."""
 
 
-@dataclass(frozen=True)
-class Change:
-    """One setting, from what to what."""
-
-    setting: Setting
-    found: Any
-    wanted: Any
-
-    def __str__(self) -> str:
-        found, wanted = (words(self.setting, value) for value in (self.found, self.wanted))
-        if self.found == self.wanted:
-            found, wanted = f"{found}, perhaps as the driver's default", f"{wanted}, explicitly"
-        return f"{self.setting.name}: {found} -> {wanted}"
+Changes = list[Change | Assignment]
+Said = Callable[[Changes], None]
 
 
-Said = Callable[[list[Change]], None]
-
-
-def to_change(host: Namespace, preparation: Preparation) -> list[Change]:
+def to_change(host: Namespace, preparation: Preparation) -> Changes:
     """What preparing would change. Raises error 102 or 103 where it cannot work."""
     link = nic_of(host, preparation.device)
-    return _planned(host, link, preparation, _record(NicStore(), link, preparation))
+    kept = _record(NicStore(), link, preparation)
+    return [*_assignments(kept, preparation), *_planned(host, link, preparation, kept)]
 
 
-def prepare(host: Namespace, preparation: Preparation, said: Said = lambda _: None) -> list[Change]:
+def prepare(host: Namespace, preparation: Preparation, said: Said = lambda _: None) -> Changes:
     """Change what is not as the role wants it, and nothing else; returns what was changed.
 
     `said` is told what will be changed, before. All or nothing: where the driver refuses something,
@@ -71,7 +59,8 @@ def prepare(host: Namespace, preparation: Preparation, said: Said = lambda _: No
         link = nic_of(host, preparation.device)
         kept = _record(store, link, preparation)
         record = replace(deepcopy(kept), preparation=preparation)
-        said(_planned(host, link, preparation, record))
+        assigned = _assignments(kept, preparation)
+        said([*assigned, *_planned(host, link, preparation, record)])
         work = _Work(host, link, preparation, record, store)
         try:
             work.arrange()
@@ -84,14 +73,19 @@ def prepare(host: Namespace, preparation: Preparation, said: Said = lambda _: No
             raise failure from error
         record.complete = True
         store.save(record)
-        return work.changed
+        return [*assigned, *work.changed]
+
+
+def _assignments(kept: NicRecord, preparation: Preparation) -> list[Assignment]:
+    """What a NIC gets to be prepared for; where preparing was cut off, it was for nothing."""
+    return assignments(kept.preparation if kept.complete else None, preparation)
 
 
 @dataclass
 class Restored:
     """What was put back, and what was left, because it is somebody else's by now."""
 
-    changed: list[Change] = field(default_factory=list)
+    changed: Changes = field(default_factory=list)
     left: list[Change] = field(default_factory=list)
 
 
@@ -105,10 +99,10 @@ def restore(host: Namespace, name: str) -> Restored:
         record = store.load(name)
         if record is None:
             return done
-        link = host.link(name=name)
+        link = host.links.get(name=name)
         if link is None or not record.is_of(link):
             # The settings went with the device; pins in bpffs stay.
-            host.detach_our_xdp(name)
+            host.xdp.detach(name)
             store.remove(name)
             return done
         _refuse_while_leased(host, link)
@@ -127,6 +121,7 @@ def restore(host: Namespace, name: str) -> Restored:
             done.changed.append(change)
         failures.raise_first()
         store.remove(name)
+        done.changed += assignments(record.preparation if record.complete else None, None)
         return done
 
 
@@ -156,7 +151,7 @@ def unable(role: Role, state: NicState, *, copies: bool = False) -> CNIError | N
 
 def nic_of(host: Namespace, name: str) -> Link:
     """A device of the host by name. Raises error 102."""
-    link = host.link(name=name)
+    link = host.links.get(name=name)
     if link is None:
         raise CNIError(
             Code.UNUSABLE_NIC,
@@ -233,7 +228,7 @@ class _Work:
 
 def _now(host: Namespace, link: Link) -> NicState:
     """What the NIC is like by now, also which program it runs."""
-    return read_state(host, host.link(index=link.index) or link)
+    return read_state(host, host.links.get(index=link.index) or link)
 
 
 def _planned(
@@ -270,7 +265,7 @@ def _record(store: NicStore, link: Link, preparation: Preparation) -> NicRecord:
 def _check_possible(host: Namespace, preparation: Preparation, state: NicState) -> None:
     """What no setting could mend. Raises error 102."""
     name = state.link.name
-    if host.features(LEASING) == LEASING and (refusal := host.refuses_to_lend(state.link)):
+    if host.features(LEASING) == LEASING and (refusal := host.queues.refusal_to_lend(state.link)):
         raise refused(refusal, name)
     if fault := unable(preparation.role, state, copies=preparation.copies):
         raise fault
@@ -294,7 +289,7 @@ def _check_possible(host: Namespace, preparation: Preparation, state: NicState) 
 
 
 def _refuse_while_leased(host: Namespace, link: Link) -> None:
-    leased = [queue.number for queue in host.queues(link.index) if not queue.free]
+    leased = [queue.number for queue in host.queues.all(link.index) if not queue.free]
     if leased:
         raise CNIError(
             Code.ALREADY_EXISTS,

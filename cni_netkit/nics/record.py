@@ -1,20 +1,21 @@
 """What a NIC was like before it was prepared: a file for each, written before any change."""
 
-import json
 import os
-from collections.abc import Iterator
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from cni_netkit import state
+from cni_netkit.formats import Format, Newer
 from cni_netkit.kernel.model import Link
 from cni_netkit.spec.errors import CNIError, Code
 from cni_netkit.spec.nics import Preparation
 
 ROOT = state.ROOT / "nics"
 """Beside the networks' folders; an attachment's record has a colon in its name."""
+
+FORMAT = Format()
 
 BOOT = Path("/proc/sys/kernel/random/boot_id")
 
@@ -49,11 +50,23 @@ class NicStore:
         self._root = root or ROOT
 
     def load(self, name: str) -> NicRecord | None:
-        """A NIC's record; None where it has none, or none that can be read."""
+        """A NIC's record; None where it has none, or none that can be read.
+
+        Raises error 11 for one that a newer release wrote.
+        """
+        path = self._root / f"{name}.json"
         try:
-            fields = json.loads((self._root / f"{name}.json").read_bytes())
+            fields = FORMAT.read(path.read_bytes())
             preparation = Preparation.model_validate(fields.pop("preparation"))
             return NicRecord(preparation, **fields)
+        except Newer as newer:
+            raise CNIError(
+                Code.TRY_AGAIN_LATER,
+                f"{name} was prepared by a newer release: its record {path} has format "
+                f"{newer.found}, this release knows formats up to {newer.known}",
+                "the NIC was left as it is: install the newer release again "
+                "(install.sh --rollback goes forth, too), then try again",
+            ) from None
         except (OSError, ValueError, TypeError, KeyError):
             return None
 
@@ -64,7 +77,7 @@ class NicStore:
         new = path.with_suffix(".new")
         try:
             self._root.mkdir(parents=True, exist_ok=True, mode=0o700)
-            new.write_text(json.dumps(fields))
+            new.write_bytes(FORMAT.write(fields))
             os.rename(new, path)
         except OSError as error:
             raise CNIError(
@@ -78,12 +91,6 @@ class NicStore:
         for suffix in (".new", ".json"):
             with suppress(FileNotFoundError):
                 (self._root / f"{name}{suffix}").unlink()
-
-    def all(self) -> Iterator[NicRecord]:
-        """Every record that can be read."""
-        for path in sorted(self._root.glob("*.json")):
-            if ":" not in path.name and (record := self.load(path.stem)):
-                yield record
 
     def lock(self, name: str) -> AbstractContextManager[None]:
         """Let nobody else prepare or restore a NIC meanwhile."""

@@ -161,9 +161,9 @@ def _change_ntuple(host: Namespace, nic: Link, _: Preparation, value: Value) -> 
 
 def _change_xdp(host: Namespace, nic: Link, preparation: Preparation, value: Value) -> None:
     if value == "ours":
-        host.attach_our_xdp(nic, copy=preparation.copies)
+        host.xdp.attach(nic, copy=preparation.copies)
     else:
-        host.detach_our_xdp(nic.name)
+        host.xdp.detach(nic.name)
 
 
 CHANNELS = Setting(

@@ -45,7 +45,7 @@ class NicState:
 def read_state(host: Namespace, link: Link) -> NicState:
     """Ask the kernel and the driver about a NIC of the host."""
     ethtool = host.ethtool
-    ours = host.runs_our_xdp(link)
+    ours = host.xdp.is_attached(link)
     return NicState(
         link=link,
         channels=ethtool.channels(link),
@@ -53,5 +53,5 @@ def read_state(host: Namespace, link: Link) -> NicState:
         table=ethtool.indirection(link),
         ntuple=ethtool.feature(link, NTUPLE),
         xdp="ours" if ours else "another" if link.xdp_program else "none",
-        xdp_features=host.xdp_features(link),
+        xdp_features=host.queues.xdp_features(link),
     )

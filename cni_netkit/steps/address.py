@@ -1,12 +1,22 @@
 """Addresses and routes, in the container and on the host."""
 
-from dataclasses import dataclass
-from typing import ClassVar
+from __future__ import annotations
 
+import errno
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from cni_netkit.kernel.errors import KernelError
 from cni_netkit.kernel.model import RT_TABLE_MAIN, Route
+from cni_netkit.outcome import Outcome
 from cni_netkit.spec.addresses import ip_address, ip_interface, ip_network
+from cni_netkit.spec.errors import CNIError
 from cni_netkit.spec.result import JSON
-from cni_netkit.steps.base import Context, Outcome, difference, existing
+from cni_netkit.steps import collision
+from cni_netkit.steps.base import difference, existing
+
+if TYPE_CHECKING:
+    from cni_netkit.context import Context
 
 
 @dataclass(frozen=True)
@@ -26,7 +36,7 @@ class ContainerAddresses:
         """Give the device its addresses and routes."""
         if outcome.has_version(6):
             _enable_ipv6(context, self.device)
-        context.inside.configure(
+        context.inside.links.configure(
             outcome.container_index,
             self.device,
             up=True,
@@ -43,11 +53,11 @@ class ContainerAddresses:
         """Every address and every route must be there; others may."""
         where = f"device {self.device} in the container"
         link = existing(context.inside, self.device, where)
-        found = context.inside.addresses(link.index)
+        found = context.inside.links.addresses(link.index)
         for each in outcome.addresses:
             if str(ip_interface(each["address"])) not in found:
                 raise difference(f"address of {where}", each["address"], found)
-        routes = {_key(route) for route in context.inside.routes(link.index)}
+        routes = {_key(route) for route in context.inside.links.routes(link.index)}
         # A later plugin may have moved ours to a table of its own, as sbr does.
         routes |= {(destination, gateway, RT_TABLE_MAIN) for destination, gateway, _ in routes}
         for route in self._routes(outcome):
@@ -113,17 +123,22 @@ class HostRoutes:
             context.host.set({"ipv4/ip_forward": "1"})
         if outcome.has_version(6):
             context.host.set({"ipv6/conf/all/forwarding": "1"})
-        context.host.configure(
-            outcome.host_index,
-            self.device,
-            up=True,
-            # It would open the host's services to the container where nobody speaks IPv6, and each
-            # is three more routes for the kernel to walk when the next device comes up.
-            link_local=outcome.has_version(6),
-            addresses=[(address, True) for address in self._gateways(outcome)],
-            routes=self._routes(outcome),
-            exclusive=True,
-        )
+        try:
+            context.host.links.configure(
+                outcome.host_index,
+                self.device,
+                up=True,
+                # It would open the host's services to the container where nobody speaks IPv6, and
+                # each is three more routes for the kernel to walk when the next device comes up.
+                link_local=outcome.has_version(6),
+                addresses=[(address, True) for address in self._gateways(outcome)],
+                routes=self._routes(outcome),
+                exclusive=True,
+            )
+        except KernelError as error:
+            if error.errno != errno.EEXIST:
+                raise
+            raise self._taken(context, outcome, error) from None
 
     def undo(self, context: Context, outcome: Outcome) -> None:
         """They go with the device. Forwarding stays enabled: others may rely on it by now."""
@@ -132,14 +147,14 @@ class HostRoutes:
         """The gateway's addresses are there, and each container address is routed to the device."""
         where = f"device {self.device} on the host"
         link = existing(context.host, self.device, where)
-        found = context.host.addresses(link.index)
+        found = context.host.links.addresses(link.index)
         for address in self._gateways(outcome):
             if address not in found:
                 raise difference(f"address of {where}", address, found)
         for route in self._routes(outcome):
-            entry = context.host.route_towards(route.destination)
+            entry = context.host.links.route_towards(route.destination)
             if entry is None or entry[1] != link.index or _key(entry[0])[0] != _key(route)[0]:
-                through = context.host.link(index=entry[1]) if entry and entry[1] else None
+                through = context.host.links.get(index=entry[1]) if entry and entry[1] else None
                 text = f"{entry[0]} through {through.name}" if entry and through else None
                 raise difference(
                     "route on the host", f"{route.destination} through {self.device}", text
@@ -148,6 +163,18 @@ class HostRoutes:
     def describe(self) -> str:
         """In words."""
         return f"route to the container through {self.device}"
+
+    def _taken(self, context: Context, outcome: Outcome, refusal: KernelError) -> CNIError:
+        """Which of the addresses the host has a route to already, and through which device."""
+        links = context.host.links
+        first, *_ = routes = self._routes(outcome)
+        for route in routes:
+            found = links.route_towards(route.destination)
+            index = found[1] if found and _key(found[0])[0] == _key(route)[0] else None
+            if index and index != outcome.host_index:
+                device = links.get(index=index)
+                return collision.by_device(context, refusal, _address(route), device)
+        return collision.by_device(context, refusal, _address(first), None)
 
     def _gateways(self, outcome: Outcome) -> list[str]:
         gateways = (each["gateway"] for each in outcome.addresses if "gateway" in each)
@@ -175,6 +202,10 @@ def _enable_ipv6(context: Context, device: str) -> None:
 
 def _host_network(address: str) -> str:
     return str(ip_interface(address))
+
+
+def _address(host_route: Route) -> str:
+    return str(ip_interface(host_route.destination).ip)
 
 
 def _key(route: Route) -> tuple[str, str | None, int]:

@@ -5,15 +5,21 @@ is shaped. Egress is what the container sends: what the host's end receives goes
 device, and that is shaped. Nothing of it is within the container's reach.
 """
 
+from __future__ import annotations
+
 import errno
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from cni_netkit import log
 from cni_netkit.kernel.errors import KernelError, LackingKind
 from cni_netkit.kernel.model import Bucket, Link
+from cni_netkit.outcome import Outcome
 from cni_netkit.spec.errors import CNIError, Code
-from cni_netkit.steps.base import Context, Outcome, difference, existing, ours
+from cni_netkit.steps.base import difference, existing, ours
+
+if TYPE_CHECKING:
+    from cni_netkit.context import Context
 
 LATENCY = 25
 """How long a packet may wait for its turn, in milliseconds, once the burst is used up."""
@@ -50,7 +56,7 @@ class Bandwidth:
         try:
             if self.ingress_rate:
                 self._warn_of_small("ingressBurst", self.ingress_burst)
-                context.host.shape(outcome.host_index, self.device, self._ingress)
+                context.host.shaping.shape(outcome.host_index, self.device, self._ingress)
             if self.egress_rate:
                 self._warn_of_small("egressBurst", self.egress_burst)
                 self._shape_egress(context, outcome)
@@ -69,7 +75,7 @@ class Bandwidth:
             return
         found = ours(context.host, self.alias, self.ifb, outcome.ifb_index)
         if found is not None and found.kind == "ifb":
-            context.host.delete_link(found)
+            context.host.links.delete(found)
 
     def check(self, context: Context, outcome: Outcome) -> None:
         """Both buckets, the ifb device, and the way to it."""
@@ -86,9 +92,9 @@ class Bandwidth:
             raise difference(f"state of {where}", "up", "down")
         if ifb.mtu != self.mtu:
             raise difference(f"MTU of {where}", self.mtu, ifb.mtu)
-        target = context.host.redirected(outside.index)
+        target = context.host.shaping.redirected(outside.index)
         if target != ifb.index:
-            other = context.host.link(index=target) if target else None
+            other = context.host.links.get(index=target) if target else None
             raise difference(
                 f"device that all goes to which {self.device} receives",
                 self.ifb,
@@ -110,18 +116,18 @@ class Bandwidth:
 
     def _shape_egress(self, context: Context, outcome: Outcome) -> None:
         try:
-            ifb = context.host.create_ifb(self.ifb, self.alias, self.mtu)
+            ifb = context.host.links.create_ifb(self.ifb, self.alias, self.mtu)
         except KernelError as error:
             if error.errno == errno.EEXIST:
                 outcome.untouched.append(self.name)
             raise
         outcome.ifb_index = ifb.index
         # While the device is down: on one that is up it would take an RCU grace period.
-        context.host.shape(ifb.index, self.ifb, self._egress)
+        context.host.shaping.shape(ifb.index, self.ifb, self._egress)
         # It needs no address of its own, and would announce it.
-        context.host.configure(ifb.index, self.ifb, up=True, link_local=False)
+        context.host.links.configure(ifb.index, self.ifb, up=True, link_local=False)
         # Last: nothing is sent to a device that would drop it.
-        context.host.redirect(outcome.host_index, self.device, ifb)
+        context.host.shaping.redirect(outcome.host_index, self.device, ifb)
 
     def _warn_of_small(self, key: str, burst: int) -> None:
         if burst // 8 < self.mtu + ETHERNET_HEADER:
@@ -141,7 +147,7 @@ def bucket(rate: int, burst: int) -> Bucket:
 
 
 def _compare(context: Context, device: Link, expected: Bucket) -> None:
-    found = context.host.bucket(device.index)
+    found = context.host.shaping.bucket(device.index)
     where = f"token bucket (tbf) of device {device.name} on the host"
     if found is None:
         raise difference(where, f"{expected.rate} bytes a second", None)

@@ -1,93 +1,28 @@
-"""The form of a step, the world it acts on, and what doing it brings."""
+"""The form of a step, and what steps have in common."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, ClassVar, Protocol
 
-from cni_netkit.attachment import Attachment, bears
-from cni_netkit.spec.addresses import ip_interface
+from cni_netkit.attachment import bears
 from cni_netkit.spec.errors import CNIError, Code
-from cni_netkit.spec.result import JSON
 
 if TYPE_CHECKING:
-    from cni_netkit.ipam import Ipam
+    from cni_netkit.context import Context
     from cni_netkit.kernel.model import Link
     from cni_netkit.kernel.namespace import Namespace
-
-
-@dataclass
-class Context:
-    """What steps act on. `container` is None where the container's namespace is gone.
-
-    `holders` names the attachments that hold queues of a NIC, by queue number; `lock` keeps other
-    processes from the same thing meanwhile. `save` puts the outcome so far on record, for a step
-    that could not be undone without it if this process died.
-    """
-
-    attachment: Attachment
-    host: Namespace
-    container: Namespace | None
-    ipam: Ipam | None
-    holders: Callable[[str], dict[int, str]]
-    lock: Callable[[str], Any]
-    save: Callable[[Outcome], None] = lambda outcome: None
-
-    @property
-    def inside(self) -> Namespace:
-        """The container's namespace, where it must be there."""
-        if self.container is None:
-            raise CNIError(
-                Code.UNKNOWN_CONTAINER, f"the network namespace of {self.attachment} is gone"
-            )
-        return self.container
-
-
-@dataclass
-class Outcome:
-    """What the steps of an attachment brought so far; kept in its record.
-
-    `addresses` are {"address", "gateway"?}, `routes` and `dns` as the specification has them,
-    `leases` pairs of the NIC's queue and the device's. An index is 0 until there is a device.
-    `flow_context` is the RSS context that the flow rules lead into, 0 for none, and
-    `foreign_contexts` those that were there before, None until rules are about to be made.
-    `untouched` names steps that failed before they made anything: what is found there in their
-    name is not theirs, and not theirs to take back.
-    """
-
-    addresses: list[JSON] = field(default_factory=list)
-    routes: list[JSON] = field(default_factory=list)
-    dns: JSON = field(default_factory=dict)
-    host_index: int = 0
-    host_mac: str = ""
-    container_index: int = 0
-    container_mac: str = ""
-    container_nsid: int | None = None
-    leases: list[list[int]] = field(default_factory=list)
-    ifb_index: int = 0
-    flow_context: int = 0
-    foreign_contexts: list[int] | None = None
-    untouched: list[str] = field(default_factory=list)
-
-    def has_version(self, version: int) -> bool:
-        """Whether there is an address of that IP version."""
-        return any(ip_interface(each["address"]).version == version for each in self.addresses)
-
-    def as_dict(self) -> JSON:
-        """For the record."""
-        return dict(vars(self))
+    from cni_netkit.outcome import Outcome
 
 
 def ours(namespace: Namespace, alias: str, name: str, index: int) -> Link | None:
     """The device that bears our alias: by index where that is known, by name else."""
-    found = namespace.link(index=index) if index else namespace.link(name=name)
+    found = namespace.links.get(index=index) if index else namespace.links.get(name=name)
     return found if found is not None and bears(found.alias, alias) else None
 
 
 def existing(namespace: Namespace, name: str, where: str) -> Link:
     """The device of that name, for CHECK. Raises error 105 where there is none; `where` says so."""
-    found = namespace.link(name=name)
+    found = namespace.links.get(name=name)
     if found is None:
         raise difference(where, "a device", None)
     return found

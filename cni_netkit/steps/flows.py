@@ -1,15 +1,21 @@
 """Rules on the NIC that bring what is sent to the container to its leased queues."""
 
+from __future__ import annotations
+
 import errno
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from cni_netkit.kernel.errors import KernelError
 from cni_netkit.kernel.model import FlowRule, Link
+from cni_netkit.outcome import Outcome
 from cni_netkit.spec.addresses import ip_interface
 from cni_netkit.spec.errors import CNIError, Code
-from cni_netkit.steps.base import Context, Outcome, difference, missing_nic
+from cni_netkit.steps.base import difference, missing_nic
+
+if TYPE_CHECKING:
+    from cni_netkit.context import Context
 
 NTUPLE = "rx-ntuple-filter"
 """The feature's name in the kernel; ethtool(8) calls it ntuple-filters."""
@@ -34,7 +40,7 @@ class Flows:
 
     def do(self, context: Context, outcome: Outcome) -> None:
         """Insert them; what they will be taken back by is on record before."""
-        nic = context.host.link(name=self.nic)
+        nic = context.host.links.get(name=self.nic)
         if nic is None:
             raise missing_nic(self.nic)
         ethtool = context.host.ethtool
@@ -59,7 +65,7 @@ class Flows:
         """Remove the rules by what they say and where they lead, then the context."""
         if outcome.foreign_contexts is None:
             return  # none was made, or the record was lost with what they could be known by
-        nic = context.host.link(name=self.nic)
+        nic = context.host.links.get(name=self.nic)
         if nic is None:
             return  # and its rules with it
         ethtool = context.host.ethtool
@@ -77,7 +83,7 @@ class Flows:
 
     def check(self, context: Context, outcome: Outcome) -> None:
         """Each rule is there and leads where it shall."""
-        nic = context.host.link(name=self.nic)
+        nic = context.host.links.get(name=self.nic)
         if nic is None:
             raise difference(f"NIC {self.nic}", "a device", None)
         feature = context.host.ethtool.feature(nic, NTUPLE)

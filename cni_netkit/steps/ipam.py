@@ -1,10 +1,15 @@
 """Addresses from IPAM."""
 
-from dataclasses import dataclass
-from typing import ClassVar
+from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from cni_netkit.outcome import Outcome
 from cni_netkit.spec.errors import CNIError, Code
-from cni_netkit.steps.base import Context, Outcome
+
+if TYPE_CHECKING:
+    from cni_netkit.context import Context
 
 
 @dataclass(frozen=True)

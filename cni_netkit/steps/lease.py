@@ -1,15 +1,21 @@
 """Leased receive queues."""
 
+from __future__ import annotations
+
 import errno
 import time
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from cni_netkit import deadline, turns
 from cni_netkit.kernel.errors import KernelError, NoNamespace
+from cni_netkit.outcome import Outcome
 from cni_netkit.spec.errors import CNIError, Code
-from cni_netkit.steps.base import Context, Outcome, difference, missing_nic
+from cni_netkit.steps.base import difference, missing_nic
+
+if TYPE_CHECKING:
+    from cni_netkit.context import Context
 
 CLOSING_SECONDS = 1.0
 """For the kernel to be done with AF_XDP sockets that are closed; it takes less than a millisecond
@@ -28,7 +34,7 @@ class Leases:
 
     def do(self, context: Context, outcome: Outcome) -> None:
         """Take them, trying the next where somebody else was faster; all or an error."""
-        nic = context.host.link(name=self.nic)
+        nic = context.host.links.get(name=self.nic)
         if nic is None:
             raise missing_nic(self.nic)
         nsid = context.inside.id_of(context.host)
@@ -39,7 +45,7 @@ class Leases:
                     break
                 asked = f"lease queue {queue} of {self.nic} to {self.device} in the container"
                 try:
-                    number = context.inside.lease(
+                    number = context.inside.queues.lease(
                         asked, outcome.container_index, nic.index, queue, nsid
                     )
                 except KernelError as error:
@@ -49,7 +55,9 @@ class Leases:
                     outcome.leases.append([queue, number])
         if len(outcome.leases) < self.count:
             raise self.exhausted(context, nic.index)
-        context.inside.mark(outcome.container_index, self.device, self._alias(context, outcome))
+        context.inside.links.set_alias(
+            outcome.container_index, self.device, self._alias(context, outcome)
+        )
 
     def undo(self, context: Context, outcome: Outcome) -> None:
         """The kernel gives them back with the device; there is no other way.
@@ -58,32 +66,34 @@ class Leases:
         for ever if the lease is gone by then (xp_release_deferred(), Linux 7.3). So that is waited
         for; one that is open the kernel takes care of.
         """
-        nic = context.host.link(name=self.nic) if context.container and outcome.leases else None
+        nic = (
+            context.host.links.get(name=self.nic) if context.container and outcome.leases else None
+        )
         if nic is None or context.container is None:
             return
-        queues = [queue for queue, _ in outcome.leases]
+        queues, holder = [queue for queue, _ in outcome.leases], context.container.netns
         until = time.monotonic() + CLOSING_SECONDS
         # A release goes on whatever there may be in the way of looking.
         with suppress(KernelError, NoNamespace):
             while time.monotonic() < until:
-                if not context.host.is_closing_xsks(nic, queues, context.container):
+                if context.host.queues.are_left_by_sockets(nic, queues, holder):
                     return
                 with turns.yielded():
                     time.sleep(deadline.PAUSE)
 
     def check(self, context: Context, outcome: Outcome) -> None:
         """From both sides: the NIC's queue points at ours, and ours exists; the alias says so."""
-        nic = context.host.link(name=self.nic)
+        nic = context.host.links.get(name=self.nic)
         if nic is None:
             raise difference(f"NIC {self.nic}", "a device", None)
         if not nic.up:
             raise difference(f"state of NIC {self.nic}", "up", "down")
-        link = context.inside.link(name=self.device)
+        link = context.inside.links.get(name=self.device)
         if link is None:
             raise difference(f"device {self.device} in the container", "a device", None)
         nsid = context.host.id_of(context.inside)
-        lent = {queue.number: queue for queue in context.host.queues(nic.index)}
-        own = {queue.number for queue in context.inside.queues(link.index)}
+        lent = {queue.number: queue for queue in context.host.queues.all(nic.index)}
+        own = {queue.number for queue in context.inside.queues.all(link.index)}
         for nic_queue, number in outcome.leases:
             expected = f"leased to queue {number} of {self.device} in the container"
             queue = lent.get(nic_queue)
@@ -114,7 +124,7 @@ class Leases:
         """Error 101: which queues there are, and who holds them."""
         holders = context.holders(self.nic)
         taken = []
-        for queue in context.host.queues(nic_index):
+        for queue in context.host.queues.all(nic_index):
             if queue.number in self.pool and not queue.free:
                 holder = (
                     holders.get(queue.number)

@@ -33,8 +33,9 @@ class Cnitool:
 
     def configure(self, conflist: JSON) -> str:
         """Write a configuration list; its network's name."""
-        (self.confs / "10.conflist").write_text(json.dumps(conflist))
-        return str(conflist["name"])
+        name = str(conflist["name"])
+        (self.confs / f"{name}.conflist").write_text(json.dumps(conflist))
+        return name
 
     def __call__(self, verb: str, network: str, netns: str, **capabilities: object) -> str:
         """Run one verb; its standard output. Raises AssertionError with everything if it fails."""

@@ -422,3 +422,7 @@ def executable() -> list[str]:
 
 Conf = Callable[..., JSON]
 Environment = Mapping[str, str]
+
+
+# Below, since it needs what is above: pytest finds fixtures here.
+from tests.kernel.examples import cnitool, with_nic  # noqa: E402, F401

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from cni_netkit.kernel.bpf import libbpf
 from cni_netkit.kernel.bpf import xdp as bpf
 from cni_netkit.kernel.errors import KernelError, ProgramError
 from cni_netkit.kernel.model import Link
@@ -22,7 +23,7 @@ pytestmark = [pytest.mark.once, pytest.mark.usefixtures("xdp_program")]
 
 
 def look(host: Namespace, name: str) -> Link:
-    found = host.link(name=name)
+    found = host.links.get(name=name)
     assert found
     return found
 
@@ -45,28 +46,28 @@ def is_right(host: Namespace, name: str) -> bool:
         found is not None
         and found == (DRIVER, link.xdp_program)
         and pins(name) == [f"{name}/link", f"{name}/xsks"]
-        and bpf.is_attached(link)
+        and host.xdp.is_attached(link)
     )
 
 
 def is_clean(host: Namespace, name: str) -> bool:
     """Nothing runs, and no pin is there."""
-    return xdp(name) is None and not list(bpf.PINS.glob("*")) and bpf.prepared() == []
+    return xdp(name) is None and not list(bpf.PINS.glob("*")) and host.xdp.prepared() == []
 
 
 def test_attached_and_taken_away_at_once(node: Node, host: Namespace) -> None:
     """Twice is as good as once; nothing is left, and nothing is no failure."""
     nic = node.nic()
-    assert not bpf.is_attached(look(host, nic))
-    bpf.attach(look(host, nic))
+    assert not host.xdp.is_attached(look(host, nic))
+    host.xdp.attach(look(host, nic))
     assert is_right(host, nic)
-    assert bpf.prepared() == [nic]
+    assert host.xdp.prepared() == [nic]
     before = xdp(nic)
-    bpf.attach(look(host, nic))
+    host.xdp.attach(look(host, nic))
     assert xdp(nic) == before
-    bpf.detach(nic)
+    host.xdp.detach(nic)
     assert is_clean(host, nic)
-    bpf.detach(nic)
+    host.xdp.detach(nic)
     assert look(host, nic).xdp_program is None
 
 
@@ -75,25 +76,25 @@ def test_two_nics_do_not_mind_each_other(node: Node, host: Namespace) -> None:
     one, two = node.nic(), node.nic()
     judge.run("ip", "link", "set", two, "down")
     judge.run("ip", "link", "set", two, "name", f"{one}.x")
-    bpf.attach(look(host, one))
-    bpf.attach(look(host, f"{one}.x"))
-    assert bpf.prepared() == [one, f"{one}.x"]
-    bpf.detach(one)
+    host.xdp.attach(look(host, one))
+    host.xdp.attach(look(host, f"{one}.x"))
+    assert host.xdp.prepared() == [one, f"{one}.x"]
+    host.xdp.detach(one)
     assert xdp(one) is None
-    assert bpf.is_attached(look(host, f"{one}.x"))
-    bpf.detach(f"{one}.x")
+    assert host.xdp.is_attached(look(host, f"{one}.x"))
+    host.xdp.detach(f"{one}.x")
     assert is_clean(host, f"{one}.x")
 
 
 def test_nic_that_comes_back_under_its_name_is_another_one(node: Node, host: Namespace) -> None:
     """Its predecessor's pins are replaced."""
     nic = node.nic()
-    bpf.attach(look(host, nic))
+    host.xdp.attach(look(host, nic))
     node.remove_nic()
     again = node.nic(queues=4)
     assert again == nic
-    assert not bpf.is_attached(look(host, nic))
-    bpf.attach(look(host, nic))
+    assert not host.xdp.is_attached(look(host, nic))
+    host.xdp.attach(look(host, nic))
     assert is_right(host, nic)
 
 
@@ -115,7 +116,7 @@ def cut_off(host: Namespace, name: str, work: Callable[[Link], None]) -> Iterato
                 return call
 
             for step in steps:
-                setattr(bpf, step, counted(getattr(bpf, step)))
+                setattr(libbpf, step, counted(getattr(libbpf, step)))
             for owner, step in ((Path, "mkdir"), (Path, "unlink"), (Path, "rmdir")):
                 setattr(owner, step, counted(getattr(owner, step)))
             try:
@@ -138,14 +139,14 @@ def test_killed_between_any_two_steps(node: Node, host: Namespace, work: str, th
 
     def done(link: Link) -> None:
         if work == "detach":
-            bpf.detach(nic)
+            host.xdp.detach(nic)
         else:
-            bpf.attach(link)
+            host.xdp.attach(link)
 
     def arrange() -> None:
-        bpf.detach(nic)
+        host.xdp.detach(nic)
         if work != "attach":
-            bpf.attach(look(host, nic))
+            host.xdp.attach(look(host, nic))
         if work == "replace":
             (bpf.PINS / nic / "xsks").unlink()
 
@@ -153,10 +154,10 @@ def test_killed_between_any_two_steps(node: Node, host: Namespace, work: str, th
     for _ in cut_off(host, nic, done):
         cuts += 1
         if then == "attach":
-            bpf.attach(look(host, nic))
+            host.xdp.attach(look(host, nic))
             assert is_right(host, nic), cuts
         else:
-            bpf.detach(nic)
+            host.xdp.detach(nic)
             assert is_clean(host, nic), cuts
         arrange()
     assert cuts >= 5
@@ -169,16 +170,16 @@ def test_without_driver_support_the_kernel_does_it_if_asked(node: Node, host: Na
     judge.run("mount", "-t", "debugfs", "debugfs", "/sys/kernel/debug")
     Path(accept).write_text("N")
     with pytest.raises(KernelError) as refused:
-        bpf.attach(look(host, nic))
+        host.xdp.attach(look(host, nic))
     assert "driver XDP disabled in DebugFS" in str(refused.value)
     assert f"attach our XDP program to {nic}" in str(refused.value)
     assert is_clean(host, nic)
-    bpf.attach(look(host, nic), copy=True)
+    host.xdp.attach(look(host, nic), copy=True)
     found = xdp(nic)
     assert found
     assert found[0] == GENERIC
-    assert bpf.is_attached(look(host, nic))
-    bpf.detach(nic)
+    assert host.xdp.is_attached(look(host, nic))
+    host.xdp.detach(nic)
     assert is_clean(host, nic)
 
 
@@ -189,14 +190,14 @@ def test_another_program_is_left_alone(
     nic = node.nic()
     with monkeypatch.context() as patch:
         patch.setattr(bpf, "PINS", Path("/sys/fs/bpf/others"))
-        bpf.attach(look(host, nic))
+        host.xdp.attach(look(host, nic))
     before = xdp(nic)
-    assert not bpf.is_attached(look(host, nic))
+    assert not host.xdp.is_attached(look(host, nic))
     with pytest.raises(KernelError) as refused:
-        bpf.attach(look(host, nic))
+        host.xdp.attach(look(host, nic))
     assert "EBUSY" in str(refused.value)
     assert "Can't replace active BPF XDP link" in str(refused.value)
-    bpf.detach(nic)
+    host.xdp.detach(nic)
     assert xdp(nic) == before
 
 
@@ -210,29 +211,29 @@ def test_what_is_missing_is_named(
     """libbpf, the program, or what libbpf has to say of it; and nothing of that on stderr."""
     nic = node.nic()
     with monkeypatch.context() as patch:
-        patch.setattr(bpf, "LIBRARY", "libbpf.so.0.nowhere")
-        bpf._libbpf.cache_clear()
+        patch.setattr(libbpf, "LIBRARY", "libbpf.so.0.nowhere")
+        libbpf.library.cache_clear()
         with pytest.raises(ProgramError, match="install the package libbpf1"):
-            bpf.attach(look(host, nic))
-    bpf._libbpf.cache_clear()
-    bpf.detach(nic)
+            host.xdp.attach(look(host, nic))
+    libbpf.library.cache_clear()
+    host.xdp.detach(nic)
     with monkeypatch.context() as patch:
         patch.setattr(bpf, "OBJECT", tmp_path / "xsk.bpf.o")
         with pytest.raises(ProgramError, match="there was no clang when this was built"):
-            bpf.attach(look(host, nic))
+            host.xdp.attach(look(host, nic))
         (tmp_path / "xsk.bpf.o").write_text("no program")
         with pytest.raises(ProgramError, match=r"libbpf says: .*not a proper ELF object"):
-            bpf.attach(look(host, nic))
+            host.xdp.attach(look(host, nic))
     assert capfd.readouterr().err == ""
     assert is_clean(host, nic)
     judge.run("umount", "/sys/fs/bpf")
     with pytest.raises(ProgramError, match="mount -t bpf bpf /sys/fs/bpf"):
-        bpf.attach(look(host, nic))
-    assert bpf.prepared() == []
-    bpf.detach(nic)
+        host.xdp.attach(look(host, nic))
+    assert host.xdp.prepared() == []
+    host.xdp.detach(nic)
 
 
 def test_what_the_driver_can_do(node: Node, host: Namespace) -> None:
     """netdevsim: BASIC and HW_OFFLOAD (drivers/net/netdevsim/netdev.c)."""
-    assert host.xdp_features(look(host, node.nic())) == {"basic", "hw-offload"}
-    assert host.xdp_features(look(host, "lo")) == frozenset()
+    assert host.queues.xdp_features(look(host, node.nic())) == {"basic", "hw-offload"}
+    assert host.queues.xdp_features(look(host, "lo")) == frozenset()

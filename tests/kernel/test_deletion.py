@@ -99,7 +99,7 @@ def pairs(number: int) -> list[Link]:
         judge.run("ip", "link", "add", f"d{each}", "type", "veth", "peer", f"peer-d{each}")
     host = Namespace.current()
     try:
-        return [found for found in host.links() if found.name.startswith("d")]
+        return [found for found in host.links.all() if found.name.startswith("d")]
     finally:
         host.close()
 
@@ -177,7 +177,7 @@ def test_failure_is_told_to_its_caller_alone(crowd: Crowd, node: Node) -> None:
     """A device that no one can delete, the loopback one: the group is refused, then it alone."""
     devices = pairs(4)
     host = Namespace.current()
-    loopback = host.link("lo")
+    loopback = host.links.get("lo")
     host.close()
     assert loopback is not None
     told = crowd.failures(*devices[:2], loopback, *devices[2:])
@@ -239,9 +239,9 @@ def test_device_of_a_namespace_that_went_meanwhile(node: Node) -> None:
     judge.run("ip", "link", "add", "d0", "type", "veth", "peer", "peer-d0")
     host = Namespace.current()
     try:
-        found = host.link("d0")
+        found = host.links.get("d0")
         assert found is not None
-        host.delete_link(found, nsid=4711)
-        assert host.link("d0") is not None, "it is not looked for here"
+        host.links.delete(found, nsid=4711)
+        assert host.links.get("d0") is not None, "it is not looked for here"
     finally:
         host.close()

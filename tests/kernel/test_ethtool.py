@@ -17,7 +17,7 @@ pytestmark = pytest.mark.once
 
 def linked(host: Namespace, name: str) -> Link:
     """A device that is there."""
-    found = host.link(name=name)
+    found = host.links.get(name=name)
     assert found is not None
     return found
 

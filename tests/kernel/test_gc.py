@@ -1,5 +1,6 @@
 """GC: what the runtime does not list is released, what it lists or what is another's stays."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -37,6 +38,26 @@ def test_no_list_means_that_none_is_valid(
     node.add(conf(), c)
     assert node.call("GC", {**conf(), **listed}).ok
     assert judge.world(c) == before
+
+
+def test_what_a_newer_release_made_is_kept(node: Node, conf: Conf) -> None:
+    """Device and address; named where its container is not valid, and the others go all the same."""
+    old, newer, kept = node.container(), node.container(), node.container()
+    for c in (newer, kept):
+        node.add(conf(ipMasq=True), c)
+    for c in (newer, kept):
+        path = Path(f"/var/lib/cni/netkit/net/container-{c}:eth0.json")
+        fields = json.loads(path.read_bytes())
+        path.write_text(json.dumps({**fields, "format": fields["format"] + 1, "steps": 5}))
+    before = judge.world(old, newer, kept)
+    node.add(conf(ipMasq=True), old)
+    error = node.call("GC", {**conf(), "cni.dev/valid-attachments": valid(kept)}).error
+    assert error["code"] == 11
+    assert f"container-{newer} on network net was made by a newer release" in error["msg"]
+    assert f"container-{kept}" not in error["msg"]
+    assert judge.world(old, newer, kept) == before
+    assert node.call("GC", {**conf(), "cni.dev/valid-attachments": valid(newer, kept)}).ok
+    assert judge.world(old, newer, kept) == before
 
 
 def test_never_one_of_another_network(node: Node, conf: Conf) -> None:

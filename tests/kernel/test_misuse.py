@@ -13,12 +13,12 @@ from collections.abc import Iterator
 import pytest
 
 from cni_netkit.attachment import Attachment
-from cni_netkit.context import holders
+from cni_netkit.context import Context
 from cni_netkit.kernel.errors import KernelError
 from cni_netkit.kernel.namespace import Namespace
+from cni_netkit.outcome import Outcome
 from cni_netkit.spec.errors import CNIError
 from cni_netkit.state import Store
-from cni_netkit.steps.base import Context, Outcome
 from cni_netkit.steps.lease import Leases
 from tests.kernel import judge
 from tests.kernel.conftest import Conf, Node, executable
@@ -32,15 +32,14 @@ def context(node: Node) -> Iterator[Context]:
         *("ip", "link", "add", "nk0", "type", "netkit", "mode", "l3"),
         *("peer", "name", "eth0", "numrxqueues", "3", "netns", c),
     )
-    store = Store()
     host, container = Namespace.current(), Namespace.at(f"/run/netns/{c}")
     yield Context(
         attachment=Attachment("net", "c", "eth0"),
         host=host,
         container=container,
         ipam=None,
-        holders=lambda nic: holders(store, nic),
-        lock=store.lock,
+        store=Store(),
+        record=None,
     )
     host.close()
     container.close()
@@ -49,7 +48,7 @@ def context(node: Node) -> Iterator[Context]:
 def lease(context: Context, nic: str, count: int = 1, pool: tuple[int, ...] = (7, 6, 5)) -> Outcome:
     """Take a lease for eth0 of the container."""
     assert context.container is not None
-    found = context.container.link(name="eth0")
+    found = context.container.links.get(name="eth0")
     assert found is not None
     outcome = Outcome(container_index=found.index)
     Leases(nic, "eth0", count, pool).do(context, outcome)
@@ -114,11 +113,11 @@ def test_unknown_namespace_id(node: Node, context: Context) -> None:
     """ENONET says that the NIC's namespace is not known by that id."""
     nic = node.nic()
     assert context.container is not None
-    found, lessor = context.container.link(name="eth0"), context.host.link(name=nic)
+    found, lessor = context.container.links.get(name="eth0"), context.host.links.get(name=nic)
     assert found is not None
     assert lessor is not None
     with pytest.raises(KernelError) as caught:
-        context.container.lease("lease queue 7", found.index, lessor.index, 7, 4711)
+        context.container.queues.lease("lease queue 7", found.index, lessor.index, 7, 4711)
     assert caught.value.errno == errno.ENONET
 
 
@@ -127,7 +126,7 @@ def test_device_is_a_real_nic(node: Node, context: Context) -> None:
     nic = node.nic()
     other = node.nic()
     judge.run("ip", "link", "set", other, "netns", context.inside.netns.path)
-    found = context.inside.link(name=other)
+    found = context.inside.links.get(name=other)
     assert found is not None
     with pytest.raises(CNIError) as caught:
         Leases(nic, other, 1, (7,)).do(context, Outcome(container_index=found.index))
@@ -139,7 +138,7 @@ def test_device_is_no_netkit(node: Node, context: Context) -> None:
     """EINVAL "Device does not support queue creation": error 104 with the text."""
     nic = node.nic()
     judge.run("ip", "link", "add", "d0", "netns", context.inside.netns.path, "type", "dummy")
-    found = context.inside.link(name="d0")
+    found = context.inside.links.get(name="d0")
     assert found is not None
     with pytest.raises(CNIError) as caught:
         Leases(nic, "d0", 1, (7,)).do(context, Outcome(container_index=found.index))
@@ -219,7 +218,7 @@ def test_primary_of_a_pair(node: Node, context: Context) -> None:
     """Only the peer end leases: error 104 with the kernel's text."""
     nic = node.nic()
     judge.run("ip", "link", "set", "nk0", "netns", context.inside.netns.path)
-    found = context.inside.link(name="nk0")
+    found = context.inside.links.get(name="nk0")
     assert found is not None
     with pytest.raises(CNIError) as caught:
         Leases(nic, "nk0", 1, (7,)).do(context, Outcome(container_index=found.index))

@@ -27,7 +27,7 @@ def find(path: str, route: int) -> Link | None:
     descriptor = os.open(path, os.O_RDONLY)
     try:
         with closing(Namespace.behind(descriptor, path, route)) as namespace:
-            return namespace.link("only-here")
+            return namespace.links.get("only-here")
     finally:
         os.close(descriptor)
 

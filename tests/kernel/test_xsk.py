@@ -25,7 +25,6 @@ from typing import Any
 import pytest
 
 from cni_netkit.agent import xsk
-from cni_netkit.kernel.bpf import xdp as bpf
 from cni_netkit.kernel.namespace import Namespace
 from tests.kernel import judge
 from tests.kernel.cnitool import CNITOOL, NO_CNITOOL, Cnitool
@@ -117,9 +116,9 @@ def xsk_socket(node: Node, folder: Path) -> Iterator[Path]:
 
 
 def prepare(host: Namespace, name: str) -> None:
-    nic = host.link(name=name)
+    nic = host.links.get(name=name)
     assert nic
-    bpf.attach(nic)
+    host.xdp.attach(nic)
 
 
 def leased(node: Node, conf: Conf, nic: str, count: int = 2) -> str:

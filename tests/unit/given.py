@@ -1,7 +1,10 @@
 """What the tests start from: configurations, requests, IPAM contexts, records."""
 
 import contextlib
+import io
 import json
+import re
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -10,10 +13,10 @@ import pytest
 
 from cni_netkit.attachment import Attachment
 from cni_netkit.ipam import Invocation
+from cni_netkit.record import Record
 from cni_netkit.spec import request as requests
 from cni_netkit.spec.errors import CNIError
 from cni_netkit.spec.request import Request
-from cni_netkit.state import Record
 from cni_netkit.verbs import VERBS
 
 ENVIRONMENT = {
@@ -100,6 +103,27 @@ def record(
         "steps": [],
     }
     return Record(attachment, **fields | more)
+
+
+class Terminal(io.StringIO):
+    """Standard output that somebody looks at."""
+
+    def isatty(self) -> bool:
+        return True
+
+    def lines(self) -> list[str]:
+        """What is to be read there."""
+        plain = re.sub(r"\x1b\[[0-9;]*m", "", self.getvalue())
+        return [line.rstrip() for line in plain.splitlines()]
+
+
+def terminal(monkeypatch: pytest.MonkeyPatch, columns: int = 80, no_colour: str = "1") -> Terminal:
+    """Have standard output be a terminal of so many columns."""
+    monkeypatch.setenv("COLUMNS", str(columns))
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("NO_COLOR", no_colour)
+    monkeypatch.setattr(sys, "stdout", made := Terminal())
+    return made
 
 
 def content(folder: Path) -> dict[str, bytes]:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from cni_netkit.context import as_cni_error
+from cni_netkit.errors import as_cni_error
 from cni_netkit.kernel.errors import KernelError, NoNamespace, ProgramError
 from cni_netkit.spec.errors import CNIError, Code
 

@@ -5,16 +5,18 @@ EBUSY for these two is not caused there. The answers are encoded as net/core/net
 """
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
 
 from cni_netkit.attachment import Attachment
+from cni_netkit.context import Context
 from cni_netkit.kernel.errors import KernelError
 from cni_netkit.kernel.model import Queue
 from cni_netkit.kernel.namespace import Namespace
 from cni_netkit.kernel.queues import netdev
-from cni_netkit.steps.base import Context
+from cni_netkit.state import Store
 from cni_netkit.steps.lease import Leases, refused
 
 
@@ -30,15 +32,22 @@ def answer(*attributes: tuple[str, Any]) -> Any:
 
 
 @dataclass
-class Host:
-    """A namespace with these queues."""
+class Queues:
+    """These queues."""
 
     found: list[Queue]
 
-    def queues(self, index: int) -> list[Queue]:
+    def all(self, index: int) -> list[Queue]:
         """Those of the only NIC."""
         assert index == 1
         return self.found
+
+
+@dataclass
+class Host:
+    """A namespace with queues."""
+
+    queues: Queues
 
 
 @pytest.mark.parametrize(
@@ -49,18 +58,20 @@ class Host:
         (("NETDEV_A_QUEUE_DMABUF", 3), "a dma-buf"),
     ],
 )
-def test_other_users_of_a_queue_are_named(attribute: tuple[str, Any], user: str) -> None:
+def test_other_users_of_a_queue_are_named(
+    attribute: tuple[str, Any], user: str, tmp_path: Path
+) -> None:
     """The queue counts as taken, and error 101 says by whom."""
     queue = netdev._read(answer(attribute))
     assert queue == Queue(5, user=user)
     assert not queue.free
     context = Context(
         attachment=Attachment("net", "c", "eth0"),
-        host=cast(Namespace, Host([queue, Queue(6)])),
+        host=cast(Namespace, Host(Queues([queue, Queue(6)]))),
         container=None,
         ipam=None,
-        holders=lambda nic: {},
-        lock=lambda what: None,
+        store=Store(tmp_path),
+        record=None,
     )
     error = Leases("eth0", "eth0", 2, (6, 5)).exhausted(context, 1)
     assert error.code == 101

@@ -1,6 +1,5 @@
 """Deciding (cni_netkit.plan)."""
 
-import json
 from dataclasses import replace
 from typing import Any
 
@@ -9,7 +8,9 @@ import pytest
 from cni_netkit.attachment import Attachment
 from cni_netkit.facts import Facts, Nic, needed
 from cni_netkit.kernel.model import Feature, Link, Queue
+from cni_netkit.outcome import Outcome
 from cni_netkit.plan import (
+    LACKING,
     Plan,
     check_prerequisites,
     decide,
@@ -18,6 +19,7 @@ from cni_netkit.plan import (
     to_record,
     without_record,
 )
+from cni_netkit.record import Record
 from cni_netkit.spec.config import NetConf, validate
 from cni_netkit.spec.nics import Preparation
 from cni_netkit.steps.address import ContainerAddresses
@@ -26,7 +28,7 @@ from cni_netkit.steps.device import Device
 from cni_netkit.steps.flows import Flows
 from cni_netkit.steps.lease import Leases
 from cni_netkit.steps.masquerade import Masquerade
-from tests.unit.given import conf, refused
+from tests.unit.given import conf, record, refused
 from tests.unit.test_nics import preparation
 
 ATTACHMENT = Attachment("net", "c1", "eth0")
@@ -114,7 +116,8 @@ def test_steps_of_a_configuration(more: dict[str, Any], expected: list[str]) -> 
 def test_record_round_trip(more: dict[str, Any]) -> None:
     """A plan that went through a record, as JSON, is the same plan."""
     plan = plan_of(**more)
-    assert from_record(json.loads(json.dumps(to_record(plan)))) == plan
+    written = record(steps=to_record(plan), outcome=Outcome(host_index=5).as_dict())
+    assert from_record(Record.load(written.dump())) == (plan, Outcome(host_index=5))
 
 
 @pytest.mark.parametrize("more", [more for more, _ in CONFIGURATIONS], ids=str)
@@ -126,10 +129,16 @@ def test_every_step_has_its_own_words(more: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("entry", [{}, {"step": "magic"}, {"step": "masquerade", "foo": 1}])
-def test_a_record_of_another_version(entry: dict[str, Any]) -> None:
-    """A step that this version does not know is KeyError or TypeError."""
-    with pytest.raises((KeyError, TypeError)):
-        from_record([entry])
+def test_a_step_that_nobody_knows(entry: dict[str, Any]) -> None:
+    """Then nothing of the record is believed, and it says whose it is."""
+    with pytest.raises(ValueError, match="eth0 of container c1 on network net is damaged"):
+        from_record(record(steps=[*to_record(plan_of()), entry]))
+
+
+def test_an_outcome_that_nobody_knows() -> None:
+    """Likewise."""
+    with pytest.raises(ValueError, match="damaged"):
+        from_record(record(steps=to_record(plan_of()), outcome={"foo": 1}))
 
 
 def test_pair() -> None:
@@ -137,32 +146,33 @@ def test_pair() -> None:
     device = device_of(
         plan_of(mode="l2", policy="blackhole", peerScrub="none", headroom=64, tailroom=32)
     )
-    assert (device.kind, device.pairing, device.mac) == ("netkit", "pair", None)
+    spec = device.spec
+    assert (spec.kind, spec.pairing, spec.mac, spec.peer_mac) == ("netkit", "pair", None, None)
     assert device.host_name == ATTACHMENT.host_device
-    assert (device.container_name, device.alias) == ("eth0", ATTACHMENT.alias)
-    assert (device.mode, device.policy, device.peer_policy) == ("l2", "blackhole", "forward")
-    assert (device.scrub, device.peer_scrub) == ("default", "none")
-    assert (device.headroom, device.tailroom) == (64, 32)
-    assert (device.mtu, device.rx_queues) == (1400, 1)
+    assert (device.container_name, spec.alias) == ("eth0", ATTACHMENT.alias)
+    assert (spec.mode, spec.policy, spec.peer_policy) == ("l2", "blackhole", "forward")
+    assert (spec.scrub, spec.peer_scrub) == ("default", "none")
+    assert (spec.headroom, spec.tailroom) == (64, 32)
+    assert (spec.mtu, spec.rx_queues) == (1400, 1)
 
 
 def test_single() -> None:
     """A single device has no host end."""
     device = device_of(plan_of(**SINGLE))
-    assert (device.pairing, device.host_name, device.container_name) == ("single", "", "eth0")
+    assert (device.spec.pairing, device.host_name, device.container_name) == ("single", "", "eth0")
 
 
 def test_mac() -> None:
     """The MAC address that the runtime asks for is the device's."""
     plan = plan_of(mode="l2", runtimeConfig={"mac": "02:00:00:00:00:01"})
-    assert device_of(plan).mac == "02:00:00:00:00:01"
+    assert device_of(plan).spec.peer_mac == "02:00:00:00:00:01"
 
 
 @pytest.mark.parametrize("count", [1, 3])
 def test_receive_queues(count: int) -> None:
     """The device has a queue of its own and one for each lease."""
     plan = plan_of(lease={"device": "eth0", "count": count})
-    assert device_of(plan).rx_queues == 1 + count
+    assert device_of(plan).spec.rx_queues == 1 + count
     assert leases_of(plan).count == count
 
 
@@ -236,6 +246,43 @@ def test_kernel_lacks_a_feature(more: dict[str, Any], lacking: str, words: list[
         plan_of(replace(FACTS, features=EVERYTHING - {lacking}), **more)
 
 
+SCRUBS: dict[str, Any] = {"peerScrub": "none"}
+AF_XDP: dict[str, Any] = {"lease": {"device": "eth0", "workload": "af_xdp"}}
+
+
+def followed(remedy: str, given: dict[str, Any]) -> tuple[dict[str, Any], frozenset[str]]:
+    """The configuration, and what the kernel has, once the advice was taken."""
+    if remedy == 'build the kernel with CONFIG_NETKIT=y, or set fallback to "veth"':
+        return given | VETH, frozenset()
+    if remedy == "leave the option out":
+        return {key: given[key] for key in given.keys() - SCRUBS.keys()}, EVERYTHING - {"scrub"}
+    assert remedy in (
+        "run Linux 7.1 or later, built with CONFIG_NETKIT=y",
+        "run a newer kernel",
+        "install or build the module xsk_diag: by it the agent knows whose a socket is",
+    )
+    return given, frozenset(LACKING)
+
+
+ASKED = [{}, IPAM, SCRUBS, LEASE, SINGLE, SINGLE | LEASE, SINGLE | AF_XDP, SCRUBS | LEASE]
+
+
+@pytest.mark.parametrize(
+    ("more", "lacking"),
+    [(more, feature) for more in ASKED for feature in sorted(needed(believed(**more)))],
+    ids=str,
+)
+def test_what_error_100_advises_is_possible(more: dict[str, Any], lacking: str) -> None:
+    """What follows is no error 7: a veth pair stands for no single device, and leases no queues."""
+    nic = replace(NIC, preparation=preparation(queues="1-7", role="af_xdp"))
+    lacks = {"netkit", "scrub", "single", "queue-create"} if lacking == "netkit" else {lacking}
+    facts = Facts(frozenset(LACKING) - lacks, 1400, nic)
+    with refused(100) as error:
+        check_prerequisites(believed(**more), facts)
+    given, features = followed(error.details, more)
+    assert check_prerequisites(believed(**given), replace(facts, features=features))
+
+
 def test_feature_that_is_not_needed() -> None:
     """A feature that the configuration does not ask for may be missing."""
     assert plan_of(replace(FACTS, features=frozenset({"netkit"})))
@@ -251,8 +298,8 @@ def test_netkit_is_missed_first() -> None:
 def test_fallback(more: dict[str, Any]) -> None:
     """With fallback a kernel without netkit gets a veth pair, one with it a netkit pair."""
     without = replace(FACTS, features=frozenset[str]())
-    assert device_of(plan_of(without, **VETH, **more)).kind == "veth"
-    assert device_of(plan_of(**VETH, **more)).kind == "netkit"
+    assert device_of(plan_of(without, **VETH, **more)).spec.kind == "veth"
+    assert device_of(plan_of(**VETH, **more)).spec.kind == "netkit"
 
 
 def test_fallback_is_for_a_kernel_without_netkit() -> None:

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from cni_netkit.attachment import Attachment
+from cni_netkit.record import Record
 from cni_netkit.spec.errors import CNIError
-from cni_netkit.state import Record, Store
+from cni_netkit.state import Store
 from tests.unit.given import record, refused
 
 FIRST = Attachment("net", "c1", "eth0")

@@ -31,31 +31,31 @@ IFB = "ifb"
 NO_STATISTICS = message.u32(uapi.IFLA_EXT_MASK, uapi.RTEXT_FILTER_SKIP_STATS)
 
 
-def create_pair(host: NetlinkSocket, wanted: LinkSpec, container_netns: int) -> Link:
+def create_pair(host: NetlinkSocket, spec: LinkSpec, container_netns: int) -> Link:
     """Create a pair: primary here, peer born in the namespace of descriptor `container_netns`.
 
     The kernel's echo tells both indexes (the peer's as IFLA_LINK), so nothing is looked up.
     """
     # Flags in the peer's header have no effect: netkit configures its peer without them.
     peer = message.link(
-        message.text(uapi.IFLA_IFNAME, wanted.peer_name),
-        message.u32(uapi.IFLA_MTU, wanted.mtu),
+        message.text(uapi.IFLA_IFNAME, spec.peer_name),
+        message.u32(uapi.IFLA_MTU, spec.mtu),
         message.u32(uapi.IFLA_NET_NS_FD, container_netns),
-        message.mac(uapi.IFLA_ADDRESS, wanted.peer_mac) if wanted.peer_mac else b"",
-        message.u32(uapi.IFLA_NUM_RX_QUEUES, wanted.rx_queues) if wanted.kind == "netkit" else b"",
+        message.mac(uapi.IFLA_ADDRESS, spec.peer_mac) if spec.peer_mac else b"",
+        message.u32(uapi.IFLA_NUM_RX_QUEUES, spec.rx_queues) if spec.kind == "netkit" else b"",
     )
-    if wanted.kind == "netkit":
-        data = _netkit_attributes(wanted) + message.attribute(uapi.IFLA_NETKIT_PEER_INFO, peer)
+    if spec.kind == "netkit":
+        data = _netkit_attributes(spec) + message.attribute(uapi.IFLA_NETKIT_PEER_INFO, peer)
     else:
         data = message.attribute(uapi.VETH_INFO_PEER, peer)
-    asked = f"create the {wanted.kind} pair {wanted.name} (host) and {wanted.peer_name} (container)"
-    return _create(host, wanted, asked, data)
+    asked = f"create the {spec.kind} pair {spec.name} (host) and {spec.peer_name} (container)"
+    return _create(host, spec, asked, data)
 
 
-def create_single(container: NetlinkSocket, wanted: LinkSpec) -> Link:
+def create_single(container: NetlinkSocket, spec: LinkSpec) -> Link:
     """Create a single netkit device in the namespace of the socket."""
-    asked = f"create the single netkit device {wanted.name}"
-    return _create(container, wanted, asked, _netkit_attributes(wanted))
+    asked = f"create the single netkit device {spec.name}"
+    return _create(container, spec, asked, _netkit_attributes(spec))
 
 
 def create_ifb(host: NetlinkSocket, name: str, alias: str, mtu: int) -> Link:
@@ -102,7 +102,7 @@ def dump(socket: NetlinkSocket) -> list[Link]:
     return [_read(answer) for answer in socket.dump("list the devices", request, RTM_GETLINK)]
 
 
-def mark(name: str, alias: str, index: int = 0) -> Ask:
+def set_alias(name: str, alias: str, index: int = 0) -> Ask:
     """Request: give a device an alias; by its index where that is known."""
     which = b"" if index else message.text(uapi.IFLA_IFNAME, name)
     request = message.link(which, message.attribute(uapi.IFLA_IFALIAS, alias.encode()), index=index)
@@ -192,44 +192,44 @@ def _info(kind: str, data: bytes) -> bytes:
     )
 
 
-def _netkit_attributes(wanted: LinkSpec) -> bytes:
-    attributes = [message.u32(uapi.IFLA_NETKIT_MODE, NETKIT_MODE[wanted.mode])]
-    if wanted.pairing == "single":
+def _netkit_attributes(spec: LinkSpec) -> bytes:
+    attributes = [message.u32(uapi.IFLA_NETKIT_MODE, NETKIT_MODE[spec.mode])]
+    if spec.pairing == "single":
         attributes.append(message.u32(uapi.IFLA_NETKIT_PAIRING, NETKIT_PAIRING["single"]))
     else:
         attributes += [
-            message.u32(uapi.IFLA_NETKIT_POLICY, NETKIT_POLICY[wanted.policy]),
-            message.u32(uapi.IFLA_NETKIT_PEER_POLICY, NETKIT_POLICY[wanted.peer_policy]),
+            message.u32(uapi.IFLA_NETKIT_POLICY, NETKIT_POLICY[spec.policy]),
+            message.u32(uapi.IFLA_NETKIT_PEER_POLICY, NETKIT_POLICY[spec.peer_policy]),
         ]
         # Defaults are left out: kernels before the attribute ignore it, and mean the default.
-        if wanted.scrub != "default":
-            attributes.append(message.u32(uapi.IFLA_NETKIT_SCRUB, NETKIT_SCRUB[wanted.scrub]))
-        if wanted.peer_scrub != "default":
+        if spec.scrub != "default":
+            attributes.append(message.u32(uapi.IFLA_NETKIT_SCRUB, NETKIT_SCRUB[spec.scrub]))
+        if spec.peer_scrub != "default":
             attributes.append(
-                message.u32(uapi.IFLA_NETKIT_PEER_SCRUB, NETKIT_SCRUB[wanted.peer_scrub])
+                message.u32(uapi.IFLA_NETKIT_PEER_SCRUB, NETKIT_SCRUB[spec.peer_scrub])
             )
-    if wanted.headroom:
-        attributes.append(message.u16(uapi.IFLA_NETKIT_HEADROOM, wanted.headroom))
-    if wanted.tailroom:
-        attributes.append(message.u16(uapi.IFLA_NETKIT_TAILROOM, wanted.tailroom))
+    if spec.headroom:
+        attributes.append(message.u16(uapi.IFLA_NETKIT_HEADROOM, spec.headroom))
+    if spec.tailroom:
+        attributes.append(message.u16(uapi.IFLA_NETKIT_TAILROOM, spec.tailroom))
     return b"".join(attributes)
 
 
-def _create(socket: NetlinkSocket, wanted: LinkSpec, asked: str, data: bytes) -> Link:
-    is_single = wanted.pairing == "single"
+def _create(socket: NetlinkSocket, spec: LinkSpec, asked: str, data: bytes) -> Link:
+    is_single = spec.pairing == "single"
     request = message.link(
-        message.text(uapi.IFLA_IFNAME, wanted.name),
-        message.u32(uapi.IFLA_MTU, wanted.mtu),
-        message.mac(uapi.IFLA_ADDRESS, wanted.mac) if wanted.mac else b"",
-        message.u32(uapi.IFLA_NUM_RX_QUEUES, wanted.rx_queues) if is_single else b"",
-        _info(wanted.kind, data),
+        message.text(uapi.IFLA_IFNAME, spec.name),
+        message.u32(uapi.IFLA_MTU, spec.mtu),
+        message.mac(uapi.IFLA_ADDRESS, spec.mac) if spec.mac else b"",
+        message.u32(uapi.IFLA_NUM_RX_QUEUES, spec.rx_queues) if is_single else b"",
+        _info(spec.kind, data),
         flags=IFF_UP if is_single else 0,
     )
-    return _make(socket, wanted.name, wanted.alias, asked, request)
+    return _make(socket, spec.name, spec.alias, asked, request)
 
 
 def _make(socket: NetlinkSocket, name: str, alias: str, asked: str, request: bytes) -> Link:
-    marking = mark(name, alias)
+    marking = set_alias(name, alias)
     create = Ask(asked, request, RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL | NLM_F_ECHO)
     # Together, so that no process dies in between. But the kernel goes on after a refusal: where
     # the name is taken, the mark would go to the device that has it.

@@ -49,67 +49,72 @@ NOTHING_THERE = (errno.ENOENT, errno.EINVAL)
 """What the kernel answers who asks for shaping that is not there."""
 
 
-def shape(socket: NetlinkSocket, index: int, device: str, bucket: Bucket) -> None:
-    """Let what a device sends pass a token bucket. Raises `LackingKind`."""
-    rate = RATESPEC.pack(0, uapi.TC_LINKLAYER_ETHERNET, 0, 0, 0, min(bucket.rate, U32_MAX))
-    no_peak = bytes(RATESPEC.size)
-    options = (
-        attribute(uapi.TCA_TBF_PARMS, TBF_QOPT.pack(rate, no_peak, bucket.limit, 0, 0)),
-        attribute(uapi.TCA_TBF_RATE64, struct.pack("=Q", bucket.rate)),
-        # In bytes: as a time in ticks, the older form, large bursts at low rates overflow.
-        u32(uapi.TCA_TBF_BURST, bucket.burst),
-    )
-    request = (
-        TCMSG.pack(0, index, HANDLE, TC_H_ROOT, 0)
-        + text(uapi.TCA_KIND, TBF)
-        + nested(uapi.TCA_OPTIONS, *options)
-    )
-    asked = f"shape what the device {device} sends to {bucket.rate} bytes a second ({TBF})"
-    with _lacking(TBF):
-        socket.ask(Ask(asked, request, RTM_NEWQDISC, NLM_F_CREATE | NLM_F_EXCL))
+class Shaping:
+    """Over an rtnetlink socket in the namespace where the devices are."""
 
+    def __init__(self, socket: NetlinkSocket) -> None:
+        self._socket = socket
 
-def redirect(socket: NetlinkSocket, index: int, device: str, target: Link) -> None:
-    """Let another device send all that one receives. Raises `LackingKind`."""
-    request = TCMSG.pack(0, index, TC_H_CLSACT & 0xFFFF0000, TC_H_CLSACT, 0)
-    asked = f"let filters see what the device {device} receives ({CLSACT})"
-    with _lacking(CLSACT):
-        request += text(uapi.TCA_KIND, CLSACT)
-        socket.ask(Ask(asked, request, RTM_NEWQDISC, NLM_F_CREATE | NLM_F_EXCL))
-    asked = f"redirect what the device {device} receives to {target.name} ({U32}, {MIRRED_KIND})"
-    with _lacking(U32, MIRRED_KIND):
-        request = _redirection(index, target.index)
-        socket.ask(Ask(asked, request, RTM_NEWTFILTER, NLM_F_CREATE | NLM_F_EXCL))
+    def shape(self, index: int, device: str, bucket: Bucket) -> None:
+        """Let what a device sends pass a token bucket. Raises `LackingKind`."""
+        rate = RATESPEC.pack(0, uapi.TC_LINKLAYER_ETHERNET, 0, 0, 0, min(bucket.rate, U32_MAX))
+        no_peak = bytes(RATESPEC.size)
+        options = (
+            attribute(uapi.TCA_TBF_PARMS, TBF_QOPT.pack(rate, no_peak, bucket.limit, 0, 0)),
+            attribute(uapi.TCA_TBF_RATE64, struct.pack("=Q", bucket.rate)),
+            # In bytes: as a time in ticks, the older form, large bursts at low rates overflow.
+            u32(uapi.TCA_TBF_BURST, bucket.burst),
+        )
+        request = (
+            TCMSG.pack(0, index, HANDLE, TC_H_ROOT, 0)
+            + text(uapi.TCA_KIND, TBF)
+            + nested(uapi.TCA_OPTIONS, *options)
+        )
+        asked = f"shape what the device {device} sends to {bucket.rate} bytes a second ({TBF})"
+        with _lacking(TBF):
+            self._socket.ask(Ask(asked, request, RTM_NEWQDISC, NLM_F_CREATE | NLM_F_EXCL))
 
+    def redirect(self, index: int, device: str, target: Link) -> None:
+        """Let another device send all that one receives. Raises `LackingKind`."""
+        request = TCMSG.pack(0, index, TC_H_CLSACT & 0xFFFF0000, TC_H_CLSACT, 0)
+        asked = f"let filters see what the device {device} receives ({CLSACT})"
+        with _lacking(CLSACT):
+            request += text(uapi.TCA_KIND, CLSACT)
+            self._socket.ask(Ask(asked, request, RTM_NEWQDISC, NLM_F_CREATE | NLM_F_EXCL))
+        asked = (
+            f"redirect what the device {device} receives to {target.name} ({U32}, {MIRRED_KIND})"
+        )
+        with _lacking(U32, MIRRED_KIND):
+            request = _redirection(index, target.index)
+            self._socket.ask(Ask(asked, request, RTM_NEWTFILTER, NLM_F_CREATE | NLM_F_EXCL))
 
-def bucket(socket: NetlinkSocket, index: int) -> FoundBucket | None:
-    """The token bucket on what a device sends; None where there is none."""
-    request = TCMSG.pack(0, index, 0, TC_H_ROOT, 0)
-    # The kernel tells it to all who listen, and with NLM_F_ECHO to who asked.
-    asked = Ask("look up what shapes a device", request, RTM_GETQDISC, NLM_F_ECHO)
-    (answers,) = socket.ask(asked, tolerated=NOTHING_THERE)
-    for answer in answers:
-        attributes = Attributes(answer[TCMSG.size :])
-        if attributes.text(uapi.TCA_KIND) != TBF:
-            continue
-        options = attributes.nest(uapi.TCA_OPTIONS)
-        rate, _, limit, ticks, _ = TBF_QOPT.unpack(options.raw(uapi.TCA_TBF_PARMS) or b"")
-        small = RATESPEC.unpack(rate)[-1]
-        return FoundBucket(options.number(uapi.TCA_TBF_RATE64) or small, limit, ticks)
-    return None
+    def bucket(self, index: int) -> FoundBucket | None:
+        """The token bucket on what a device sends; None where there is none."""
+        request = TCMSG.pack(0, index, 0, TC_H_ROOT, 0)
+        # The kernel tells it to all who listen, and with NLM_F_ECHO to who asked.
+        asked = Ask("look up what shapes a device", request, RTM_GETQDISC, NLM_F_ECHO)
+        (answers,) = self._socket.ask(asked, tolerated=NOTHING_THERE)
+        for answer in answers:
+            attributes = Attributes(answer[TCMSG.size :])
+            if attributes.text(uapi.TCA_KIND) != TBF:
+                continue
+            options = attributes.nest(uapi.TCA_OPTIONS)
+            rate, _, limit, ticks, _ = TBF_QOPT.unpack(options.raw(uapi.TCA_TBF_PARMS) or b"")
+            small = RATESPEC.unpack(rate)[-1]
+            return FoundBucket(options.number(uapi.TCA_TBF_RATE64) or small, limit, ticks)
+        return None
 
-
-def redirected(socket: NetlinkSocket, index: int) -> int | None:
-    """Index of the device that all goes to that one receives; None where it is not redirected."""
-    request = TCMSG.pack(0, index, 0, TC_H_CLSACT_INGRESS, FIRST_AND_ALL)
-    for answer in socket.dump("list the filters", request, RTM_GETTFILTER, NOTHING_THERE):
-        *_, info = TCMSG.unpack_from(answer)
-        attributes = Attributes(answer[TCMSG.size :])
-        if info == FIRST_AND_ALL and attributes.text(uapi.TCA_KIND) == U32:
-            target = _target(attributes.nest(uapi.TCA_OPTIONS))
-            if target is not None:
-                return target
-    return None
+    def redirected(self, index: int) -> int | None:
+        """Index of the device that all goes to which one receives; None: it is not redirected."""
+        request = TCMSG.pack(0, index, 0, TC_H_CLSACT_INGRESS, FIRST_AND_ALL)
+        for answer in self._socket.dump("list the filters", request, RTM_GETTFILTER, NOTHING_THERE):
+            *_, info = TCMSG.unpack_from(answer)
+            attributes = Attributes(answer[TCMSG.size :])
+            if info == FIRST_AND_ALL and attributes.text(uapi.TCA_KIND) == U32:
+                target = _target(attributes.nest(uapi.TCA_OPTIONS))
+                if target is not None:
+                    return target
+        return None
 
 
 def _redirection(index: int, target: int) -> bytes:
