@@ -257,8 +257,10 @@ build() {
     # What does not answer here would not answer the runtime.
     complaint=$(answers "$new") ||
         die "the installed plugin does not work, nothing has been changed: $complaint"
-    find "$new/share" -type f \( -path '*/systemd/*' -o -path '*/man/*' \) \
-        -exec sed -i "s|/opt/cni-netkit|$prefix|g" {} +
+    find "$new/share" -path '*/systemd/*' -type f -exec sed -i "s|/opt/cni-netkit|$prefix|g" {} +
+    # roff wants its hyphens escaped.
+    find "$new/share" -path '*/man8/*' -type f \
+        -exec sed -i "s|/opt/cni\\\\-netkit|${prefix//-/\\\\-}|g" {} +
     echo "$wanted" >"$new/installed-from"
     [[ $dry_run ]] || unfinished=
 }
@@ -348,7 +350,7 @@ lock() {
 # Put the environment $1 into use; the one in use becomes the previous one.
 deploy() {
     local new=$1 shown=$1 old fresh=
-    [[ $new == "$prefix/"* ]] || shown="$prefix/versions/(new)"
+    [[ $new == "$prefix/versions/"* ]] || shown="$prefix/versions/(new)"
     old=$(readlink "$prefix/current" || true)
     if [[ $old != "versions/${new##*/}" ]]; then
         fresh=yes
@@ -366,8 +368,11 @@ deploy() {
 deploy_links() {
     local link part
     for link in "${links[@]}"; do
-        part=share/${link#"$share"/}
-        [[ $link != "$command_dir"/* ]] || part=bin/${link##*/}
+        case $link in
+        "$command_dir"/*) part=bin/${link##*/} ;;
+        *.fish) part=share/fish/vendor_completions.d/${link##*/} ;;
+        *) part=share/${link#"$share"/} ;;
+        esac
         if [[ ! -e $1/$part ]]; then
             ! is_our_link "$link" || act "remove $link, which this version does not have" rm "$link"
         elif ! is_our_link "$link"; then
@@ -548,12 +553,15 @@ python_plugin=$bin_dir/netkit-python
 # A folder is ours to empty only if this is in it.
 mark=$prefix/.cni-netkit
 # Where the system looks, for what the version in use has at the same place.
+fish=$share/fish/vendor_completions.d
+# Below /usr/local fish looks only where XDG_DATA_DIRS says so.
+[[ $share != /usr/local/share ]] || fish=/etc/fish/completions
 links=(
     "$command_dir/cni-netkit"
     "$share/man/man8/cni-netkit.8"
     "$share/bash-completion/completions/cni-netkit"
     "$share/zsh/site-functions/_cni-netkit"
-    "$share/fish/vendor_completions.d/cni-netkit.fish"
+    "$fish/cni-netkit.fish"
 )
 command -v systemctl >/dev/null || systemd=
 umask 022

@@ -2,14 +2,13 @@
 
 from dataclasses import dataclass
 
+from cni_netkit.admin.list import Found
 from cni_netkit.attachment import bears
 from cni_netkit.kernel.namespace import Namespace
 from cni_netkit.record import Record, boot_id
 from cni_netkit.records import device_of, netns_of
 from cni_netkit.spec.errors import CNIError
 from cni_netkit.state import NewerRecord, Store
-
-Found = Record | NewerRecord
 
 ID_CHARACTERS = 8
 """How many characters stand for a container's id, at least."""

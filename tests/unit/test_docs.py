@@ -189,7 +189,7 @@ def test_decisions_that_are_named_exist() -> None:
 
 @pytest.mark.parametrize(
     "document",
-    [*DECISIONS.glob("*.md"), ROOT / "docs" / "architecture.md"],
+    [*DECISIONS.glob("*.md"), ROOT / "DESIGN.md"],
     ids=lambda path: path.name,
 )
 def test_files_that_are_named_exist(document: Path) -> None:
@@ -208,7 +208,7 @@ def test_files_that_are_named_exist(document: Path) -> None:
 
 def test_the_house_is_the_one_described() -> None:
     """Each module and folder of the package, and no other."""
-    text = (ROOT / "docs" / "architecture.md").read_text()
+    text = (ROOT / "DESIGN.md").read_text()
     house = text.partition("## The house")[2].split("```")[1]
     package = ROOT / "cni_netkit"
     there = {path.name + "/" * path.is_dir() for path in package.iterdir()} - {"__pycache__/"}
