@@ -23,7 +23,7 @@ from cni_netkit.agent import server
 from cni_netkit.kernel.bpf import xdp as bpf
 from cni_netkit.kernel.namespace import Namespace
 from cni_netkit.nics.prepare import prepare
-from cni_netkit.spec.nics import validate_preparation
+from cni_netkit.spec.nics import Preparation
 from cni_netkit.verbs import handle
 from tests.ethtool.fake import FakeNic
 from tests.ethtool.patched import put_in
@@ -210,7 +210,7 @@ class Node:
         given = {"device": nic, "role": role, "queues": queues, "copy": role == "af_xdp" or None}
         host = Namespace.current()
         try:
-            prepare(host, validate_preparation(given, "the test"))
+            prepare(host, Preparation.model_validate(given))
         finally:
             host.close()
 
