@@ -179,6 +179,5 @@ def _print_wide(made: JSON) -> None:
             )
             for each in made["attachments"]
         ],
-        whole=True,
         empty=NO_ATTACHMENT,
     )

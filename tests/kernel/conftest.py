@@ -404,6 +404,26 @@ class Command:
         assert output == ""
         return said
 
+    def misuses(self, *arguments: str) -> str:
+        """What it says on standard error of a command line that cannot be meant."""
+        self._capsys.readouterr()
+        self._monkeypatch.setattr(sys, "argv", ["cni-netkit", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            admin.main()
+        assert ended.value.code == 2
+        output, said = self._capsys.readouterr()
+        assert output == ""
+        return said
+
+    def hint(self, *arguments: str) -> str:
+        """What it says on standard error beside a report."""
+        self._capsys.readouterr()
+        self._monkeypatch.setattr(sys, "argv", ["cni-netkit", *arguments])
+        assert admin.main() == 0
+        output, said = self._capsys.readouterr()
+        assert output
+        return said
+
     def json(self, *arguments: str, status: int = 0) -> Any:
         """Its report."""
         return json.loads(self(*arguments, "--json", status=status))
