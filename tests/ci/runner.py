@@ -68,13 +68,14 @@ class Runner:
         self.kept_back: list[Part] = []
         self._seats, self._folder = seats, folder
         self._began = time.monotonic()
+        self._signalled, self._signal = os.pipe()
 
     def run(self) -> bool:
         """Run all; whether all worked. On a signal, or an error, nothing is left running."""
         # What loses its parent becomes our child, whatever session or group it is in.
         ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1)
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            signal.signal(number, _interrupt)
+            signal.signal(number, self._note)
         try:
             while self.waiting or self.running:
                 self._start()
@@ -83,6 +84,10 @@ class Runner:
             return not self.kept_back and all(each.process.returncode == 0 for each in self.ended)
         finally:
             end_descendants()
+
+    def _note(self, number: int, _frame: object) -> None:
+        """Only noted: an exception could come between a process that begins and our knowing of it."""
+        os.write(self._signal, bytes([number]))
 
     def table(self) -> str:
         """Each part, how it ended, and its time."""
@@ -126,7 +131,10 @@ class Runner:
     def _wait(self) -> None:
         """Wait until one has ended; tell how far they are when that takes long."""
         descriptors = [each.descriptor for each in self.running]
-        if not select.select(descriptors, [], [], SECONDS_OF_SILENCE)[0]:
+        ready = select.select([self._signalled, *descriptors], [], [], SECONDS_OF_SILENCE)[0]
+        if self._signalled in ready:
+            raise Interrupted(signal.Signals(os.read(self._signalled, 1)[0]).name)
+        if not ready:
             self._tell("running: " + ", ".join(map(_how_far, self.running)))
         for each in [each for each in self.running if each.process.poll() is not None]:
             os.close(each.descriptor)
@@ -152,10 +160,6 @@ def main(parts: Sequence[Part], seats: int) -> int:
         finally:
             print(f"\n{runner.table()}", flush=True)
     return 0 if worked else 1
-
-
-def _interrupt(number: int, _frame: object) -> None:
-    raise Interrupted(signal.Signals(number).name)
 
 
 def clock(seconds: float) -> str:
