@@ -13,8 +13,8 @@ RUNTIMES = "containerd-1.6 containerd-1.7 containerd-2 runc podman cri-api"
 
 def prepared(*steps: str) -> list[str]:
     """The command that gets what tests/lab/prepare knows."""
-    script = 'root=$0; . "$root/tests/lab/prepare"; prepare "$@"'
-    return ["bash", "-euc", script, str(ROOT), *steps]
+    script = 'root=$1; shift; . "$root/tests/lab/prepare"; prepare "$@"'
+    return ["bash", "-euc", script, "prepare", str(ROOT), *steps]
 
 
 def command(path: str, *arguments: str) -> list[str]:
