@@ -13,8 +13,8 @@ RUNTIMES = "containerd-1.6 containerd-1.7 containerd-2 runc podman cri-api"
 
 def prepared(*steps: str) -> list[str]:
     """The command that gets what tests/lab/prepare knows."""
-    script = 'root=$0; . "$root/tests/lab/prepare"; prepare "$@"'
-    return ["bash", "-euc", script, str(ROOT), *steps]
+    script = 'root=$1; shift; . "$root/tests/lab/prepare"; prepare "$@"'
+    return ["bash", "-euc", script, "prepare", str(ROOT), *steps]
 
 
 def command(path: str, *arguments: str) -> list[str]:
@@ -38,5 +38,8 @@ PARTS = [
 ]
 
 if __name__ == "__main__":
+    processors = len(os.sched_getaffinity(0))
+    if processors < 4:
+        os.environ["CNI_NETKIT_LAB_CPUS"] = "1"
     # One seat more than processors: whoever is in a guest waits now and then.
-    sys.exit(main(PARTS, seats=len(os.sched_getaffinity(0)) + 1))
+    sys.exit(main(PARTS, seats=processors + 1))
