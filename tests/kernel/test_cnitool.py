@@ -19,6 +19,10 @@ from tests.kernel.examples import EXAMPLES, others, without_cache
 
 pytestmark = [pytest.mark.once, pytest.mark.skipif(not CNITOOL, reason=NO_CNITOOL)]
 
+NEWEST = "1.1.0"
+OLDER = [each for each in EXAMPLES if json.loads(each.read_text())["cniVersion"] != NEWEST]
+"""Whose own version is another one than that in which every example does every verb."""
+
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
 def test_every_example_does_every_verb(
@@ -27,7 +31,7 @@ def test_every_example_does_every_verb(
     """status, add, check, del, again add, gc: the world is as before."""
     conflist = with_nic(json.loads(example.read_text()))
     # STATUS and GC are of 1.1.0; the examples ask for less where runtimes in use know less.
-    conflist["cniVersion"] = "1.1.0"
+    conflist["cniVersion"] = NEWEST
     network = cnitool.configure(conflist)
     c = node.container()
     if others(conflist):  # What other plugins make once and leave: a bridge, tables.
@@ -36,7 +40,7 @@ def test_every_example_does_every_verb(
     before = without_cache(judge.world(c))
     assert cnitool("status", network, c) == ""
     result = json.loads(cnitool("add", network, c))
-    assert result["cniVersion"] == "1.1.0"
+    assert result["cniVersion"] == NEWEST
     inside = [each for each in result["interfaces"] if each.get("sandbox")]
     kinds = [judge.link(each["name"], c)["linkinfo"]["info_kind"] for each in inside]
     ours = [plugin for plugin in conflist["plugins"] if plugin["type"] == "netkit"]
@@ -53,7 +57,7 @@ def test_every_example_does_every_verb(
     assert without_cache(judge.world(c)) == before
 
 
-@pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("example", OLDER, ids=lambda path: path.stem)
 def test_every_example_in_its_own_version(
     node: Node, cnitool: Cnitool, with_nic: Callable[[JSON], JSON], example: Path
 ) -> None:

@@ -19,7 +19,7 @@ from cni_netkit.kernel.uapi import NETLINK_ROUTE, RTM_DELLINK
 from tests.kernel import judge
 from tests.kernel.conftest import Node
 
-pytestmark = pytest.mark.any_kernel
+pytestmark = [pytest.mark.any_kernel, pytest.mark.once]
 
 CALLERS = 30
 

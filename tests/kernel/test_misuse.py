@@ -62,6 +62,7 @@ def refusal(context: Context, nic: str, **more: object) -> CNIError:
     return caught.value
 
 
+@pytest.mark.once
 def test_without_the_capability(node: Node, conf: Conf) -> None:
     """Without CAP_NET_ADMIN: error 104, EPERM, run as root."""
     nic, c = node.nic(), node.container()

@@ -234,6 +234,7 @@ def test_delegated_ipam(node: Node, conf: Conf, tmp_path: Path) -> None:
     assert log.read_text().split() == ["ADD", "DEL"]
 
 
+@pytest.mark.once
 def test_executable_is_quiet_but_for_the_result(node: Node, conf: Conf) -> None:
     """One JSON document on standard output, exit status 0; an error the same with status 1."""
     c = node.container()

@@ -216,6 +216,7 @@ def test_frames_arrive_in_the_containers_rings(
         assert one.line().endswith("again")
 
 
+@pytest.mark.once
 @pytest.mark.skipif(not CNITOOL, reason=NO_CNITOOL)
 def test_a_pod_of_the_example_configuration(
     node: Node, wire: Wire, tmp_path: Path, xsk_socket: Path, start: Start
