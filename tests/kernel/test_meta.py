@@ -93,7 +93,7 @@ def test_a_delegate_that_was_a_bridge(node: Node) -> None:
 if FLANNEL.is_file():
     # No skipping where it is not: what it writes is tested above in any case.
     @needs_plugins
-@pytest.mark.once
+    @pytest.mark.once
     def test_flannel_itself(node: Node, tmp_path: Path) -> None:
         """flannel's plugin 0.9 with the example as it is: ADD, a connection, DEL and DEL again."""
         netkit, note = tmp_path / "netkit", tmp_path / "note"
