@@ -21,7 +21,9 @@ RUN python3 -m venv /build \
     && python3 -m venv --without-pip /opt/cni-netkit \
     && /build/bin/pip --python /opt/cni-netkit/bin/python install --no-cache-dir \
         --require-hashes -r requirements/run.lock
-COPY pyproject.toml hatch_build.py README.md LICENSE install.sh ./
+COPY pyproject.toml hatch_build.py LICENSE install.sh *.md ./
+COPY docs docs
+COPY examples examples
 COPY conf conf
 COPY cni_netkit cni_netkit
 RUN /build/bin/pip wheel --no-cache-dir --no-deps --no-build-isolation --wheel-dir /wheel . \
@@ -37,6 +39,8 @@ RUN apt-get update \
     && apt-get install --yes --no-install-recommends libbpf1 python3 \
     && rm -rf /var/lib/apt/lists/* /var/cache/apt/* /var/cache/debconf/*-old /var/log/*
 COPY --from=build /opt/cni-netkit /opt/cni-netkit
+# What docker exec and kubectl exec are given is found as on a node.
+ENV PATH=/opt/cni-netkit/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 # Root: network devices, and entering namespaces, take capabilities that a user has not.
 USER 0
 STOPSIGNAL SIGTERM

@@ -1,4 +1,7 @@
-"""Build hook: launcher and XDP program into the wheel, each where there is a compiler for it.
+"""Build hook: launcher, XDP program, man page and completions into the wheel.
+
+Each where there is what makes it: a compiler, for the shells' completions shtab. What cannot be
+made is told, and the wheel comes without it.
 
 The launcher makes it a wheel for one machine, without it it is a pure one. The XDP program is BPF,
 the same for all machines, and takes clang.
@@ -6,8 +9,8 @@ the same for all machines, and takes clang.
 CC names the compiler, with options if need be; a cross compiler makes a wheel for its machine:
 `CC="python -m ziglang cc -target aarch64-linux-musl" python -m build --wheel`
 Without it musl's is preferred: a static program of glibc asks the processor for its features when
-it starts, and each such question leaves a virtual machine (0.53 ms instead of 0.19; DESIGN.md,
-D-14).
+it starts, and each such question leaves a virtual machine (0.53 ms instead of 0.19;
+docs/decisions/D-14.md).
 """
 
 import os
@@ -15,8 +18,12 @@ import shlex
 import shutil
 import struct
 import subprocess
+import sys
 import tempfile
+from argparse import ArgumentParser
+from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
@@ -27,15 +34,26 @@ PROGRAM = "cni_netkit/kernel/bpf/xsk.bpf"
 PROGRAM_FLAGS = ("-O2", "-g", "-target", "bpf", "-std=gnu11", "-Wall", "-Wextra")
 """Without -g there are no types (BTF), from which libbpf knows what the map is."""
 
+MANUAL = "share/man/man8/cni-netkit.8"
+COMPLETIONS = {
+    "bash": "share/bash-completion/completions/cni-netkit",
+    "zsh": "share/zsh/site-functions/_cni-netkit",
+    "fish": "share/fish/vendor_completions.d/cni-netkit.fish",
+}
+"""Where the shells look below /usr and /usr/local."""
+
+NICS = "ls /sys/class/net"
+"""What a shell calls to complete a NIC."""
+
 MACHINES = {62: "x86_64", 183: "aarch64"}
 """EM_* of include/uapi/linux/elf-em.h, and the names of wheel tags."""
 
 
 class CompiledHook(BuildHookInterface):  # type: ignore[type-arg]
-    """Compiles netkit.c and xsk.bpf.c."""
+    """Compiles netkit.c and xsk.bpf.c, and makes what is made from the parser."""
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
-        """Put both into the wheel, or into the tree where the package is used in place."""
+        """Put it all into the wheel, or what is compiled into the tree that is used in place."""
         self._directory = "" if version == "editable" else tempfile.mkdtemp(prefix="netkit-")
         launcher = self._output(LAUNCHER)
         problem = self._compile(launcher)
@@ -53,6 +71,8 @@ class CompiledHook(BuildHookInterface):  # type: ignore[type-arg]
             self._go_without("XDP program", program, problem)
         else:
             self._include(build_data, program, PROGRAM + ".o")
+        if self._directory:
+            self._share(build_data)
 
     def finalize(self, version: str, build_data: dict[str, Any], artifact_path: str) -> None:
         """Remove what was compiled for the wheel alone."""
@@ -65,6 +85,31 @@ class CompiledHook(BuildHookInterface):  # type: ignore[type-arg]
     def _include(self, build_data: dict[str, Any], output: Path, path: str) -> None:
         if self._directory:
             build_data["force_include"][str(output)] = path
+
+    def _share(self, build_data: dict[str, Any]) -> None:
+        """Man page and completions, for where the system looks for them."""
+        # The package's own parser, which needs nothing that is not there when it is built.
+        sys.path.insert(0, self.root)
+        try:
+            for path, text in self._texts():
+                made = Path(self._directory, path)
+                made.parent.mkdir(parents=True, exist_ok=True)
+                made.write_text(text)
+                build_data["shared_data"][str(made)] = path
+        finally:
+            sys.path.remove(self.root)
+
+    def _texts(self) -> Iterator[tuple[str, str]]:
+        from cni_netkit.admin.manual import page
+
+        yield MANUAL, page()
+        try:
+            import shtab
+        except ImportError:
+            self.app.display_warning("The wheel comes without completions: there is no shtab")
+            return
+        for shell, path in COMPLETIONS.items():
+            yield path, shtab.complete(_completed(shtab), shell=shell)
 
     def _go_without(self, what: str, output: Path, problem: str) -> None:
         output.unlink(missing_ok=True)
@@ -81,7 +126,26 @@ class CompiledHook(BuildHookInterface):  # type: ignore[type-arg]
     def _compile_program(self, output: Path) -> str | None:
         """Compile the XDP program; returns what kept it from that, if anything."""
         source = str(Path(self.root, PROGRAM + ".c"))
-        return _run(["clang"], *PROGRAM_FLAGS, "-c", "-o", str(output), source)
+        # Built elsewhere it is to be the same: without where it was built.
+        nowhere = f"-ffile-prefix-map={self.root}=."
+        return _run(["clang"], *PROGRAM_FLAGS, nowhere, "-c", "-o", str(output), source)
+
+
+def _completed(shtab: ModuleType) -> ArgumentParser:
+    """The parser, each argument with what a shell can propose for it."""
+    from cni_netkit.admin.parser import commands_of, parser
+
+    proposals = {
+        **dict.fromkeys(("conflist", "valid", "socket"), shtab.FILE),
+        "folder": shtab.DIRECTORY,
+        "device": shtab.cmd(NICS),
+    }
+    made = parser()
+    for command in commands_of(made):
+        for action in command._actions:
+            if action.dest in proposals:
+                action.complete = proposals[action.dest]  # type: ignore[attr-defined]
+    return made
 
 
 def _run(compiler: list[str], *arguments: str) -> str | None:

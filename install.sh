@@ -10,10 +10,13 @@
 #                        or the name of an example in conf/  (default: 10-l3-pair)
 #     --rollback         put the previous version into use again; once more: forth
 #     --uninstall        remove everything but the records of containers that are still attached
-#     --dry-run          say what would be done, and do nothing
+#     --dry-run          say what would be done, and change nothing; the new version is made and asked
+#                        for an answer all the same, in a folder that goes away again
 #     --no-systemd       no units for the agent, even where there is systemd
 #     --prefix FOLDER    where the virtual environments go  (default: /opt/cni-netkit)
 #     --bin-dir FOLDER   where the runtime looks for plugins (default: /opt/cni/bin)
+#     --command-dir FOLDER  where everyone looks for commands, for cni-netkit; man page and completions
+#                        go to share/ beside it  (default: /usr/local/bin)
 #
 # Each version gets an environment of its own beside the running one, and is put into use by renaming
 # once it has answered: whoever calls the plugin meanwhile gets the old one or the new one, never
@@ -22,6 +25,7 @@ set -euo pipefail
 
 prefix=/opt/cni-netkit
 bin_dir=/opt/cni/bin
+command_dir=/usr/local/bin
 from=
 wheels=
 conflist=
@@ -66,11 +70,12 @@ parse() {
     while (($#)); do
         [[ $1 != --*=* ]] || set -- "${1%%=*}" "${1#*=}" "${@:2}"
         case $1 in
-        --from | --wheels | --prefix | --bin-dir) (($# > 1)) || die "$1 wants a value" ;;&
+        --from | --wheels | --prefix | --bin-dir | --command-dir) (($# > 1)) || die "$1 wants a value" ;;&
         --from) from=$2 && shift ;;
         --wheels) wheels=$2 && shift ;;
         --prefix) prefix=$2 && shift ;;
         --bin-dir) bin_dir=$2 && shift ;;
+        --command-dir) command_dir=$2 && shift ;;
         --conflist)
             conflist=10-l3-pair
             if [[ ${2:-} && $2 != -* ]]; then conflist=$2 && shift; fi
@@ -90,13 +95,11 @@ parse() {
 # Put a file in its place by renaming, with no moment without it; nothing to do if it is the same.
 # Sets `differed`.
 put() {
-    local mode=$1 source=$2 target=$3 what="put $3 in place"
+    local mode=$1 source=$2 target=$3
     differed=
     [[ -L $target ]] || ! cmp --silent "$source" "$target" || return 0
     differed=yes
-    # Of a version that --dry-run does not make it is not known.
-    [[ -e $source ]] || what="$what, if it differs"
-    act "$what" put_file "$mode" "$source" "$target"
+    act "put $target in place" put_file "$mode" "$source" "$target"
 }
 
 put_file() {
@@ -128,8 +131,30 @@ is_ours() {
     return 1
 }
 
+# A link elsewhere is ours if it leads into the version in use, whichever that is.
+is_our_link() { [[ $(readlink "$1") == "$prefix/current/"* ]]; }
+
 is_foreign() {
-    [[ -e $1 || -L $1 ]] && ! is_ours "$1"
+    [[ -e $1 || -L $1 ]] && ! is_ours "$1" && ! is_our_link "$1"
+}
+
+make_link() {
+    mkdir -p "${1%/*}"
+    # Without --force: it does not replace what somebody has put there meanwhile.
+    ln --symbolic --no-target-directory "$2" "$1"
+}
+
+# Whether something can be written to a folder, or made where there is none yet.
+is_writable() { [[ -w $(existing "$1") ]]; }
+
+# A path as far as it is there.
+existing() {
+    local place=$1
+    until [[ -e $place ]]; do
+        place=${place%/*}
+        place=${place:-/}
+    done
+    echo "$place"
 }
 
 # --- the environment ----------------------------------------------------------------------------
@@ -178,7 +203,7 @@ fingerprint() {
     "$1" --version
     if [[ -d $from ]]; then
         cd "$from"
-        find cni_netkit conf hatch_build.py pyproject.toml install.sh -type f \
+        find cni_netkit conf docs examples hatch_build.py pyproject.toml install.sh ./*.md -type f \
             ! -name '*.pyc' ! -path cni_netkit/agent/launcher/netkit \
             ! -path cni_netkit/kernel/bpf/xsk.bpf.o -print0 |
             sort --zero-terminated | xargs --null sha256sum
@@ -202,19 +227,27 @@ in_use() {
         answers "$prefix/current" >/dev/null
 }
 
-# Make an environment that nothing uses yet, in $new.
+# Make an environment that nothing uses yet, in $new; with --dry-run one that goes away in the end.
 build() {
-    local python=$1 wanted=$2 complaint launcher offline=()
-    mkdir -p "$prefix/versions"
-    new=$(mktemp --directory "$prefix/versions/XXXXXX")
+    local python=$1 wanted=$2 complaint launcher options=()
+    if [[ $dry_run ]]; then
+        # Where programs may be executed, which is not sure of /tmp.
+        new=$(mktemp --directory "$(existing "$prefix")/.cni-netkit.XXXXXX")
+        options+=(--no-cache-dir)
+    else
+        mkdir -p "$prefix/versions"
+        new=$(mktemp --directory "$prefix/versions/XXXXXX")
+    fi
     unfinished=$new
     chmod 755 "$new"
-    [[ ! $wheels ]] || offline=(--no-index --find-links "$wheels")
+    [[ ! $wheels ]] || options+=(--no-index --find-links "$wheels")
     {
         "$python" -m venv "$new" &&
             "$new/bin/python" -I -m pip install -qq --disable-pip-version-check --no-input \
-                "${offline[@]}" "$from"
-    } >&2 || die "could not install $from with $python; nothing has been changed"
+                "${options[@]}" "$from"
+    } >&2 ||
+        die "could not install $from with $python, for the reason above (without network see" \
+            "--wheels); nothing has been changed"
     # The launcher takes the plugin's place where it was compiled; without an agent it becomes the
     # Python entry point, which it looks for beside itself.
     cp "$new/bin/netkit" "$new/bin/netkit-python"
@@ -224,9 +257,26 @@ build() {
     # What does not answer here would not answer the runtime.
     complaint=$(answers "$new") ||
         die "the installed plugin does not work, nothing has been changed: $complaint"
-    find "$new/share/cni-netkit/systemd" -type f -exec sed -i "s|/opt/cni-netkit|$prefix|g" {} +
+    find "$new/share" -path '*/systemd/*' -type f -exec sed -i "s|/opt/cni-netkit|$prefix|g" {} +
+    # roff wants its hyphens escaped.
+    find "$new/share" -path '*/man8/*' -type f \
+        -exec sed -i "s|/opt/cni\\\\-netkit|${prefix//-/\\\\-}|g" {} +
     echo "$wanted" >"$new/installed-from"
-    unfinished=
+    [[ $dry_run ]] || unfinished=
+}
+
+# What this kernel lacks is no reason to stop: it may be another one after the next boot.
+warn_of_kernel() {
+    local line
+    { "$1/bin/python" -I -m cni_netkit.admin.kernel 2>&1 || true; } |
+        while IFS= read -r line; do say "warning: $line"; done
+}
+
+# With sudo it is the one that sudoers has as secure_path.
+warn_of_path() {
+    [[ :$PATH: == *:"$command_dir":* ]] ||
+        say "warning: $command_dir is not in your PATH ($PATH): type $command_dir/cni-netkit," \
+            "or choose another --command-dir"
 }
 
 # What a failure must not leave behind.
@@ -242,14 +292,47 @@ trap 'exit 130' INT TERM HUP
 # Everything that can be wrong is found before anything changes.
 check() {
     local file
-    for file in "$plugin" "$python_plugin"; do
+    for file in "$plugin" "$python_plugin" "${links[@]}"; do
         ! is_foreign "$file" ||
             die "$file exists and is not of this installation: move it away first"
     done
     if [[ -d $prefix && ! -e $mark && $(ls -A "$prefix") ]]; then
         die "$prefix exists, was not made by this script and is not empty: choose another --prefix"
     fi
-    [[ $dry_run || $EUID == 0 || -w ${prefix%/*} ]] || die "cannot write to $prefix: are you root?"
+    check_places
+}
+
+check_places() {
+    local place places=("$prefix" "$bin_dir")
+    for place in "${links[@]}"; do places+=("${place%/*}"); done
+    [[ ! $systemd ]] || places+=("$units")
+    [[ ! $conflist ]] || places+=("${written_conflist%/*}")
+    for place in "${places[@]}"; do
+        is_writable "$place" || ((!EUID)) || die "cannot write to $place: are you root?"
+        is_writable "$place" || die "cannot write to $place: is it mounted read-only?"
+    done
+}
+
+# --conflist is a file, or an example of what is to be installed.
+check_conflist() {
+    local python=$1 examples
+    if [[ -f $conflist ]]; then
+        "$python" -m json.tool "$conflist" /dev/null || die "--conflist $conflist: it is not JSON"
+        return
+    fi
+    examples=$(examples_of_source "$python")
+    [[ " $examples " == *" ${conflist%.conflist}.conflist "* ]] ||
+        die "--conflist $conflist: neither a file nor an example; examples are: $examples"
+}
+
+examples_of_source() {
+    if [[ -d $from ]]; then
+        (cd "$from/conf" && echo *.conflist)
+    else
+        "$1" -c 'import pathlib, sys, zipfile
+paths = map(pathlib.PurePath, zipfile.ZipFile(sys.argv[1]).namelist())
+print(*(each.name for each in paths if each.match("share/cni-netkit/conf/*.conflist")))' "$from"
+    fi
 }
 
 # One at a time. With --dry-run there may be nothing to lock yet.
@@ -266,17 +349,36 @@ lock() {
 
 # Put the environment $1 into use; the one in use becomes the previous one.
 deploy() {
-    local new=$1 old fresh=
+    local new=$1 shown=$1 old fresh=
+    [[ $new == "$prefix/versions/"* ]] || shown="$prefix/versions/(new)"
     old=$(readlink "$prefix/current" || true)
     if [[ $old != "versions/${new##*/}" ]]; then
         fresh=yes
-        act "use $new" point "$prefix/current" "versions/${new##*/}"
+        act "use $shown" point "$prefix/current" "versions/${new##*/}"
         [[ ! $old ]] || act "keep $prefix/$old for --rollback" point "$prefix/previous" "$old"
     fi
     # In this order: the launcher may want it at once.
     put 755 "$new/bin/netkit-python" "$python_plugin"
     put 755 "$new/bin/netkit" "$plugin"
-    [[ ! $systemd ]] || deploy_units "$new/share/cni-netkit/systemd" "$fresh"
+    deploy_links "$new"
+    [[ ! $systemd ]] || deploy_units "$new/share/cni-netkit/conf/systemd" "$fresh"
+}
+
+# Links into the version in use: they stay what they are, whichever that is.
+deploy_links() {
+    local link part
+    for link in "${links[@]}"; do
+        case $link in
+        "$command_dir"/*) part=bin/${link##*/} ;;
+        *.fish) part=share/fish/vendor_completions.d/${link##*/} ;;
+        *) part=share/${link#"$share"/} ;;
+        esac
+        if [[ ! -e $1/$part ]]; then
+            ! is_our_link "$link" || act "remove $link, which this version does not have" rm "$link"
+        elif ! is_our_link "$link"; then
+            act "put $link in place" make_link "$link" "$prefix/current/$part"
+        fi
+    done
 }
 
 # systemctl is called where systemd runs; elsewhere (a root to boot later) only to enable units.
@@ -330,17 +432,13 @@ write_conflist() {
     [[ -f $source ]] || source=$examples/${conflist%.conflist}.conflist
     if [[ -e $written_conflist || -L $written_conflist ]]; then
         say "$written_conflist exists and is left as it is"
-        return
+    else
+        act "write $written_conflist from $conflist" write_conflist_file "$source"
     fi
-    [[ $dry_run || -f $source ]] || die "--conflist $conflist: neither a file nor an example of" \
-        "$examples: $(cd "$examples" && echo *.conflist); the rest has been installed"
-    act "write $written_conflist from $conflist" write_conflist_file "$source"
 }
 
 write_conflist_file() {
     local source=$1 new
-    "$prefix/current/bin/python" -I -m json.tool "$source" /dev/null ||
-        die "--conflist $source: it is not JSON; the rest has been installed"
     mkdir -p "${written_conflist%/*}"
     new=$(mktemp "${written_conflist%/*}/.${written_conflist##*/}.XXXXXX")
     cat "$source" >"$new"
@@ -359,19 +457,23 @@ install_plugin() {
     python=$(find_python)
     find_source
     check
+    [[ ! $conflist ]] || check_conflist "$python"
     lock
     wanted=$(fingerprint "$python")
     if in_use "$wanted"; then
         new=$(readlink -f "$prefix/current")
     else
-        new="$prefix/versions/(new)"
-        act "make a virtual environment with $from under $prefix/versions" build "$python" "$wanted"
+        act "make a virtual environment with $from under $prefix/versions" true
+        build "$python" "$wanted"
     fi
     deploy "$new"
     [[ $dry_run ]] || sweep
-    [[ ! $conflist ]] || write_conflist "$new/share/cni-netkit"
+    [[ ! $conflist ]] || write_conflist "$new/share/cni-netkit/conf"
     [[ $changed ]] || say "nothing to do"
-    [[ $dry_run ]] || say "netkit $(version_of "$prefix/current") is $plugin"
+    warn_of_kernel "$new"
+    warn_of_path
+    [[ $dry_run ]] || say "netkit $(version_of "$prefix/current") is $plugin;" \
+        "what this node can do tells: cni-netkit doctor"
 }
 
 rollback() {
@@ -392,6 +494,7 @@ uninstall() {
     if [[ -e $prefix && ! -e $mark ]]; then
         die "$prefix was not made by this script, left alone"
     fi
+    check_places
     # First what makes the runtime call the plugin.
     if [[ -e $prefix/conflist ]] && cmp --silent "$prefix/conflist" "$written_conflist"; then
         act "remove $written_conflist" rm "$written_conflist"
@@ -399,8 +502,8 @@ uninstall() {
         say "$written_conflist has been changed since it was written, left alone"
     fi
     [[ ! $systemd ]] || remove_units
-    for file in "$plugin" "$python_plugin"; do
-        if is_ours "$file"; then
+    for file in "$plugin" "$python_plugin" "${links[@]}"; do
+        if is_ours "$file" || is_our_link "$file"; then
             act "remove $file" rm "$file"
         elif is_foreign "$file"; then
             say "$file is not of this installation, left alone"
@@ -443,10 +546,23 @@ parse "$@"
 # Scripts contain these paths: they must hold from wherever the plugin is called.
 prefix=$(realpath --canonicalize-missing "$prefix")
 bin_dir=$(realpath --canonicalize-missing "$bin_dir")
+command_dir=$(realpath --canonicalize-missing "$command_dir")
+share=${command_dir%/*}/share
 plugin=$bin_dir/netkit
 python_plugin=$bin_dir/netkit-python
 # A folder is ours to empty only if this is in it.
 mark=$prefix/.cni-netkit
+# Where the system looks, for what the version in use has at the same place.
+fish=$share/fish/vendor_completions.d
+# Below /usr/local fish looks only where XDG_DATA_DIRS says so.
+[[ $share != /usr/local/share ]] || fish=/etc/fish/completions
+links=(
+    "$command_dir/cni-netkit"
+    "$share/man/man8/cni-netkit.8"
+    "$share/bash-completion/completions/cni-netkit"
+    "$share/zsh/site-functions/_cni-netkit"
+    "$fish/cni-netkit.fish"
+)
 command -v systemctl >/dev/null || systemd=
 umask 022
 case $task in

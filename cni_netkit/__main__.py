@@ -30,7 +30,8 @@ def main() -> int:
     output = os.dup(1)
     os.dup2(2, 1)
     handle = _load()
-    answer = handle(os.environ, _read_input)
+    on_terminal = os.isatty(output) and os.isatty(2)
+    answer = handle(os.environ, _read_input, on_terminal=on_terminal)
     if answer.output is not None:
         with os.fdopen(output, "w") as stream:
             stream.write(json.dumps(answer.output) + "\n")

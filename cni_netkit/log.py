@@ -23,10 +23,11 @@ LEVELS = {
 
 @dataclass(frozen=True)
 class Settings:
-    """What holds for the lines written now."""
+    """What holds for the lines written now; without `shown` they go to the file alone."""
 
     level: str = "info"
     file: str | None = None
+    shown: bool = True
     words: dict[str, Any] = field(default_factory=dict)
 
 
@@ -34,10 +35,12 @@ _settings: ContextVar[Settings] = ContextVar("settings", default=Settings())  # 
 
 
 @contextmanager
-def bound(level: str = "info", file: str | None = None, **words: Any) -> Iterator[None]:
+def bound(
+    level: str = "info", file: str | None = None, *, shown: bool = True, **words: Any
+) -> Iterator[None]:
     """Within: every line carries `words`, lines below `level` are left out, `file` gets a copy."""
     before = _settings.get()
-    token = _settings.set(Settings(level, file, before.words | words))
+    token = _settings.set(Settings(level, file, shown, before.words | words))
     try:
         yield
     finally:
@@ -66,7 +69,7 @@ def error(event: str, **words: Any) -> None:
 
 def _write(level: str, event: str, words: dict[str, Any]) -> None:
     settings = _settings.get()
-    if LEVELS[level] < LEVELS[settings.level]:
+    if LEVELS[level] < LEVELS[settings.level] or not (settings.shown or settings.file):
         return
     import structlog
 
@@ -75,7 +78,8 @@ def _write(level: str, event: str, words: dict[str, Any]) -> None:
     fields = stamp(None, level, {"event": event, "level": level, **settings.words, **words})
     line = render(None, level, fields)
     text = line if isinstance(line, str) else line.decode()
-    print(text, file=sys.stderr, flush=True)
+    if settings.shown:
+        print(text, file=sys.stderr, flush=True)
     if settings.file:
         _append(settings.file, text)
 

@@ -89,15 +89,22 @@ def check_prerequisites(conf: NetConf, facts: Facts) -> str:
     falls_back = "netkit" not in facts.features and conf.fallback == "veth"
     if not falls_back:
         for feature in sorted(needed(conf) - facts.features, key=list(LACKING).index):
-            what, option, since, remedy = LACKING[feature]
+            what, option, since, _ = LACKING[feature]
             raise CNIError(
                 Code.KERNEL_LACKS_FEATURE,
                 f"this kernel has no {what}, which {option} needs (in Linux since {since})",
-                remedy,
+                _remedy(feature, conf),
             )
     if conf.lease is not None:
         _check_nic(conf, facts)
     return "veth" if falls_back else "netkit"
+
+
+def _remedy(feature: str, conf: NetConf) -> str:
+    """What to do where the kernel lacks a feature; a veth pair cannot stand for everything."""
+    if feature == "netkit" and (conf.pairing == "single" or conf.lease is not None):
+        return f"run Linux {LACKING['queue-create'][2]} or later, built with CONFIG_NETKIT=y"
+    return LACKING[feature][3]
 
 
 def steps(

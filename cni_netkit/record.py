@@ -29,6 +29,12 @@ def own_identity(number: int) -> list[int]:
     return process_identity(number)
 
 
+@lru_cache(1)
+def boot_id() -> str:
+    """Tells one boot of the machine from another (random(4))."""
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+
+
 @dataclass
 class Record:
     """What there is to know about an attachment to check it or to take it back.
@@ -37,7 +43,9 @@ class Record:
     `outcome` what doing them brought. `complete` is false while ADD is under way, in `process`
     (its number and start time). `added_to` is None for what a runtime asked for; for what an
     administrator added to a running container, the device there that it belongs to and goes with,
-    or "" where the namespace has none of ours.
+    or "" where the namespace has none of ours. `boot` and `host_identity` say in which boot and
+    from which network namespace it was made: elsewhere nothing can be seen of what it has. Both are
+    empty in what was of format 1.
     """
 
     attachment: Attachment
@@ -52,6 +60,8 @@ class Record:
     complete: bool = False
     process: list[int] = field(default_factory=lambda: own_identity(os.getpid()))
     added_to: str | None = None
+    boot: str = ""
+    host_identity: list[int] = field(default_factory=list)
 
     def dump(self) -> bytes:
         """The record as it is stored."""

@@ -20,6 +20,8 @@ from cni_netkit.spec.request import Request
 from cni_netkit.state import DamagedRecord, NewerRecord, Store
 from cni_netkit.undo import Failures, Undo
 
+AT_WORK = "left alone, since it is being worked on"
+
 
 def release(request: Request, store: Store, attachment: Attachment, record: Record | None) -> None:
     """Undo an attachment step by step, but first what was added to it.
@@ -97,23 +99,16 @@ def sweep(network: str | None = None) -> None:
     """
     store = Store()
     for record in store.all(network):
-        if not _is_left_over(store, record):
-            continue
-        attachment = record.attachment
-        request = Request(
-            "DEL", str(record.config.get("cniVersion", versions.NEWEST)), config=record.config
-        )
-        failures = Failures(as_cni_error)
-        failures.run(
-            f"release {attachment}",
-            partial(collect_one, request, store, attachment, partial(_is_left_over, store)),
-        )
+        attachment, due = str(record.attachment), partial(_is_left_over, store)
         try:
-            failures.raise_first()
-        except CNIError as error:
-            log.error("left for GC", attachment=str(attachment), problem=error.message)
+            released = due(record) and release_recorded(store, record, due)
+        except BlockingIOError:
+            log.warning(AT_WORK, attachment=attachment)
+        except Exception as error:
+            log.error("left for GC", attachment=attachment, problem=as_cni_error(error).message)
         else:
-            log.info("released what was left over", attachment=str(attachment))
+            if released:
+                log.info("released what was left over", attachment=attachment)
 
 
 def _is_left_over(store: Store, record: Record) -> bool:
@@ -124,6 +119,23 @@ def _is_left_over(store: Store, record: Record) -> bool:
         and store.load(record.base) is None
         and device_of(record) is None
     )
+
+
+def release_recorded(store: Store, record: Record, due: Callable[[Record], bool]) -> bool:
+    """Release an attachment by what its record says, unless it is not `due` by then.
+
+    Returns whether it was. Raises BlockingIOError where somebody is at work on it.
+    """
+    attachment = record.attachment
+    version = str(record.config.get("cniVersion", versions.NEWEST))
+    request = Request("DEL", version, config=record.config)
+    with store.lock(attachment, wait=False):
+        # Its process may have finished meanwhile.
+        found = store.load(attachment)
+        if found is not None and not due(found):
+            return False
+        release(request, store, attachment, found)
+        return True
 
 
 Pairs = set[tuple[str, str]]
@@ -154,20 +166,13 @@ def collect_recorded(request: Request, store: Store, valid: Pairs, failures: Fai
     return kept
 
 
-def collect_one(
-    request: Request,
-    store: Store,
-    attachment: Attachment,
-    due: Callable[[Record], bool] = lambda record: True,
-) -> None:
-    """Release an attachment that nobody is at work on, if it still is `due` then."""
+def collect_one(request: Request, store: Store, attachment: Attachment) -> None:
+    """Release an attachment that nobody is at work on."""
     try:
         with store.lock(attachment, wait=False):
-            # Its process may have finished meanwhile.
-            if (record := store.load(attachment)) is None or due(record):
-                release(request, store, attachment, record)
+            release(request, store, attachment, store.load(attachment))
     except BlockingIOError:
-        log.warning("left alone, since it is being worked on", attachment=str(attachment))
+        log.warning(AT_WORK, attachment=str(attachment))
 
 
 def collect_unrecorded(request: Request, store: Store, kept: Pairs, failures: Failures) -> None:

@@ -112,6 +112,13 @@ class Store:
         except (OSError, ValueError):
             return None
 
+    def written(self, attachment: Attachment) -> float:
+        """When the record was last written, in seconds since the epoch; 0 if there is none."""
+        try:
+            return os.stat(self._path(attachment)).st_mtime
+        except FileNotFoundError:
+            return 0.0
+
     def remove(self, attachment: Attachment, added_to: str | None = None) -> None:
         """Forget an attachment; `added_to` is its record's."""
         # The folder stays: somebody may be about to write another record into it.

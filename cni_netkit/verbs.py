@@ -16,7 +16,7 @@ from cni_netkit.facts import gather_facts, gather_status_facts
 from cni_netkit.kernel.errors import ProgramError
 from cni_netkit.kernel.namespace import Namespace
 from cni_netkit.outcome import Outcome
-from cni_netkit.record import Record
+from cni_netkit.record import Record, boot_id
 from cni_netkit.release import collect_recorded, collect_unrecorded, release
 from cni_netkit.spec import request as requests
 from cni_netkit.spec import result as results
@@ -44,11 +44,14 @@ def handle(
     read: Callable[[], bytes],
     netns_descriptor: int | None = None,
     route_descriptor: int | None = None,
+    *,
+    on_terminal: bool = False,
 ) -> Answer:
     """Carry out one request of a runtime; `read` gives its standard input. Never raises.
 
     `netns_descriptor` is the namespace at CNI_NETNS, where the caller has opened it, and
-    `route_descriptor` an rtnetlink socket in it; both remain the caller's to close.
+    `route_descriptor` an rtnetlink socket in it; both remain the caller's to close. `on_terminal`:
+    whoever reads the log there has the answer before them, so an error is not told twice.
     """
     version = versions.NEWEST
     started = time.monotonic()
@@ -70,8 +73,9 @@ def handle(
             return answer
     except Exception as error:
         failure = as_cni_error(error)
-        with log.bound(**options, **words):
+        with log.bound(**options, **words, shown=not on_terminal):
             log.error(failure.message, code=int(failure.code), details=failure.details)
+        with log.bound(**options, **words):
             if failure.code == Code.INTERNAL:
                 log.error("traceback", exception=_traceback(error))
         return Answer(1, failure.as_dict(version))
@@ -90,7 +94,7 @@ def add(request: Request) -> JSON:
         facts = gather_facts(host, conf)
         plan = plans.decide(attachment, conf, facts, previous.container_addresses)
         chosen = ipam.configured(request, conf, attachment)
-        record = _new_record(request, attachment, container, plan)
+        record = _new_record(request, attachment, host, container, plan)
         context = Context(attachment, host, container, chosen, store, record)
         store.create(record)
         outcome, undo = Outcome(), Undo(as_cni_error)
@@ -216,7 +220,11 @@ def _attachment(request: Request) -> Attachment:
 
 
 def _new_record(
-    request: Request, attachment: Attachment, container: Namespace | None, plan: plans.Plan
+    request: Request,
+    attachment: Attachment,
+    host: Namespace,
+    container: Namespace | None,
+    plan: plans.Plan,
 ) -> Record:
     """The record that stands for everything about to be done."""
     assert container is not None
@@ -231,6 +239,8 @@ def _new_record(
         path=list(request.path),
         steps=plans.to_record(plan),
         added_to=request.added_to,
+        boot=boot_id(),
+        host_identity=list(host.netns.identity),
     )
 
 

@@ -6,7 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from cni_netkit.admin import leases, verdicts
-from cni_netkit.admin.output import JSON, print_json, print_table
+from cni_netkit.admin.advice import print_advice
+from cni_netkit.admin.output import JSON, print_json, print_table, print_text
 from cni_netkit.facts import Nic
 from cni_netkit.kernel.errors import KernelError
 from cni_netkit.kernel.namespace import Namespace
@@ -61,7 +62,7 @@ def main(*, as_json: bool, conflist: str | None) -> int:
     if as_json:
         print_json(made)
     else:
-        _print(made)
+        _print(made, conflist)
     return 0 if made["ok"] else 1
 
 
@@ -135,8 +136,32 @@ def _numa_node(behind: Path) -> int | None:
     return node if node >= 0 else None
 
 
-def _print(made: JSON) -> None:
-    kernel = made["kernel"]
+def _print(made: JSON, conflist: str | None = None) -> None:
+    """The answer to what was asked comes first: whether a configuration would work."""
+    found = made["verdicts"]
+    if conflist is not None:
+        asked = [each for each in found if each["needed"]]
+        found = [each for each in found if not each["needed"]]
+        _print_answer(conflist, asked)
+        print()
+    _print_kernel(made["kernel"])
+    print()
+    _print_nics(made["nics"])
+    print()
+    print_table(("", "works"), [(each["about"], each["ok"]) for each in found])
+    print_advice(found)
+
+
+def _print_answer(conflist: str, asked: Sequence[JSON]) -> None:
+    works = all(each["ok"] for each in asked)
+    print_text(f"{conflist}: {'works here' if works else 'does not work here'}")
+    print_advice(
+        {**each, "about": each["about"].removeprefix(f"{conflist}: ").replace(conflist, "the file")}
+        for each in asked
+    )
+
+
+def _print_kernel(kernel: JSON) -> None:
     print_table(
         ("feature", "here", "needed for", "in Linux since"),
         [
@@ -145,24 +170,18 @@ def _print(made: JSON) -> None:
         ],
         title=f"Linux {kernel['release']}",
     )
-    if made["nics"]:
-        print()
-        columns = ("name", "driver", "up", "mtu", "numaNode", "rxQueues", "leased", "free")
-        print_table(
-            ("NIC", "driver", "up", "MTU", "NUMA node", "receive queues", "leased", "free"),
-            [[nic[key] for key in columns] for nic in made["nics"]],
-        )
+
+
+def _print_nics(nics: Sequence[JSON]) -> None:
+    columns = ("name", "driver", "up", "mtu", "numaNode", "rxQueues", "leased", "free")
+    print_table(
+        ("NIC", "driver", "up", "MTU", "NUMA node", "receive queues", "leased", "free"),
+        [[nic[key] for key in columns] for nic in nics],
+        empty=leases.NO_NIC,
+    )
+    if nics:
         print()
         print_table(
             ("NIC", "role", "pool", "HDS", "threshold", "RSS", "ntuple", "XDP", "AF_XDP zero copy"),
-            [_abilities(nic) for nic in made["nics"]],
+            [_abilities(nic) for nic in nics],
         )
-    print()
-    found = made["verdicts"]
-    print_table(("", "works"), [(each["about"], each["ok"]) for each in found])
-    # Below each other, so that a narrow terminal leaves a command whole, to be copied.
-    for each in found:
-        if not each["ok"]:
-            print(f"\n{each['about']}: {each['reason']}")
-            for more in filter(None, (each["remedy"], each["command"] and f"$ {each['command']}")):
-                print(f"    {more}")

@@ -1,4 +1,4 @@
-"""What keeps a report from being made."""
+"""What keeps a command from doing its work."""
 
 import os
 
@@ -9,3 +9,7 @@ class Unreadable(Exception):
     def __init__(self, what: str, number: int) -> None:
         self.errno = number
         super().__init__(f"read {what}: {os.strerror(number)}")
+
+
+class Misuse(Exception):
+    """The command line cannot be meant as it is; nothing was done."""

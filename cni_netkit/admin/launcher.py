@@ -7,8 +7,6 @@ import tempfile
 from pathlib import Path
 
 LAUNCHER = Path(__file__).parent.parent / "agent" / "launcher" / "netkit"
-HOST_BIN_DIR = "/host/opt/cni/bin"
-"""Where a container that installs has the host's folder mounted."""
 
 OURS = (b"CNI plugin that connects containers with netkit devices", b"cni_netkit")
 """What the launcher, respectively the Python entry point, contains."""

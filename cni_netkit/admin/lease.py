@@ -10,10 +10,15 @@ import sys
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
+from typing import Annotated
+
+from pydantic import AfterValidator
 
 from cni_netkit import verbs
+from cni_netkit.admin import options
+from cni_netkit.admin.lease_output import print_leases, print_ways_of_traffic
 from cni_netkit.admin.list import described, records
-from cni_netkit.admin.output import JSON, print_json, print_table
+from cni_netkit.admin.output import JSON, print_json
 from cni_netkit.attachment import Attachment
 from cni_netkit.errors import as_cni_error
 from cni_netkit.kernel.errors import NoNamespace
@@ -23,6 +28,8 @@ from cni_netkit.records import device_of, netns_of
 from cni_netkit.release import sweep
 from cni_netkit.spec.addresses import ip_interface
 from cni_netkit.spec.errors import CNIError, Code
+from cni_netkit.spec.lease import Lease
+from cni_netkit.spec.model import valid_ifname
 from cni_netkit.spec.request import Request
 from cni_netkit.spec.version import NEWEST
 from cni_netkit.state import Store
@@ -37,8 +44,15 @@ NAMES = "/run/netns"
 """Where ip-netns(8) has its names."""
 
 
+class Wanted(Lease):
+    """What the options say: the lease, and what its device shall be called."""
+
+    if_name: Annotated[str, AfterValidator(valid_ifname)]
+
+
 def main(action: Callable[[argparse.Namespace], Record], arguments: argparse.Namespace) -> int:
     """Carry out `add` or `remove` and print what it was about; the exit status."""
+    options.checked(Wanted, {**_lease_of(arguments), "ifName": arguments.ifname})
     try:
         record = action(arguments)
     except Exception as error:
@@ -50,8 +64,10 @@ def main(action: Callable[[argparse.Namespace], Record], arguments: argparse.Nam
         return 1
     if arguments.json:
         print_json(described(record))
-    else:
-        _print(described(record), str(record.attachment))
+        return 0
+    print_leases(record)
+    if action is add and arguments.flows is None:
+        print_ways_of_traffic(record)
     return 0
 
 
@@ -238,8 +254,6 @@ def _configuration(target: Record, arguments: argparse.Namespace) -> JSON:
 
     Where that has none of our IPAM, by all that the container has.
     """
-    keys = ("device", "count", "queues", "workload", "flows")
-    given = {key: getattr(arguments, key) for key in keys}
     addresses = target.outcome.get("addresses") or _addresses_in(target.netns)
     return {
         "cniVersion": NEWEST,
@@ -247,13 +261,19 @@ def _configuration(target: Record, arguments: argparse.Namespace) -> JSON:
         "type": "netkit",
         "pairing": "single",
         "ifName": arguments.ifname,
-        "lease": {key: value for key, value in given.items() if value is not None},
+        "lease": _lease_of(arguments),
         "prevResult": {
             "cniVersion": NEWEST,
             "interfaces": [{"name": target.attachment.ifname, "sandbox": target.netns}],
             "ips": [{**each, "interface": 0} for each in addresses],
         },
     }
+
+
+def _lease_of(arguments: argparse.Namespace) -> JSON:
+    """The keys of `lease` that were given; of `remove` none can be."""
+    given = {key: getattr(arguments, key, None) for key in Lease.model_fields}
+    return {key: value for key, value in given.items() if value is not None}
 
 
 def _addresses_in(netns: str) -> list[JSON]:
@@ -266,9 +286,3 @@ def _addresses_in(netns: str) -> list[JSON]:
         for each, address in addresses
         if not (address.is_link_local or address.is_loopback)
     ]
-
-
-def _print(made: JSON, title: str) -> None:
-    device = (made["ifname"], made["deviceIndex"])
-    rows = [(*device, each["deviceQueue"], each["nic"], each["queue"]) for each in made["leases"]]
-    print_table(("device", "index", "queue", "NIC", "queue of the NIC"), rows, title)

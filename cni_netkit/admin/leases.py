@@ -4,9 +4,10 @@ The kernel says what is leased, to which device; the records say whose device th
 """
 
 from collections.abc import Iterable, Sequence
+from contextlib import closing
 from pathlib import Path
 
-from cni_netkit.admin.list import holder, leased, pod_of, records
+from cni_netkit.admin.list import holder, leased, pod_of, records, shown_ids
 from cni_netkit.admin.output import JSON, print_json, print_table
 from cni_netkit.facts import Nic, nic_with_queues
 from cni_netkit.kernel.model import Queue
@@ -15,6 +16,8 @@ from cni_netkit.record import Record
 from cni_netkit.records import netns_of
 
 SYSFS = Path("/sys/class/net")
+
+NO_NIC = "there is no NIC here: no device of this network namespace has hardware behind it"
 
 Seat = tuple[str, int, int, int]
 """NIC, its queue, index of the container's device, and that one's queue."""
@@ -47,15 +50,12 @@ def report(found: Sequence[Nic], recorded: Iterable[Record]) -> JSON:
 
 def main(*, as_json: bool) -> int:
     """Print the report; the exit status."""
-    host = Namespace.current()
-    try:
-        made = report(nics(host), records())
-    finally:
-        host.close()
+    with closing(Namespace.current()) as host:
+        made = report(nics(host), found := records())
     if as_json:
         print_json(made)
     else:
-        _print(made)
+        _print(made, shown_ids(found))
     return 0
 
 
@@ -90,19 +90,19 @@ def _queue(nic: str, queue: Queue, holders: dict[Seat, JSON]) -> JSON:
     }
 
 
-def _print(made: JSON) -> None:
+def _print(made: JSON, shown: dict[str, str]) -> None:
     rows: list[tuple[object, ...]] = []
     for nic in made["nics"]:
         if not nic["up"]:
             rows.append((nic["name"], None, "down", None, None, None))
-        rows += [
-            (nic["name"], queue["number"], queue["state"], *_held(queue["lease"]), queue["user"])
-            for queue in nic["queues"]
-        ]
-    print_table(("NIC", "queue", "state", "held by", "device:queue", "in use by"), rows)
+        for each in nic["queues"]:
+            held = _held(each["lease"], shown)
+            rows.append((nic["name"], each["number"], each["state"], *held, each["user"]))
+    columns = ("NIC", "queue", "state", "held by", "device:queue", "in use by")
+    print_table(columns, rows, empty=NO_NIC)
 
 
-def _held(lease: JSON | None) -> tuple[str | None, str | None]:
+def _held(lease: JSON | None, shown: dict[str, str]) -> tuple[str | None, str | None]:
     """Who has it, and as which queue of which device."""
     if lease is None:
         return None, None
@@ -112,5 +112,5 @@ def _held(lease: JSON | None) -> tuple[str | None, str | None]:
             "here" if lease["netnsID"] is None else f"in the namespace with id {lease['netnsID']}"
         )
         return f"no record: a device {where}", f"index {lease['deviceIndex']}:{number}"
-    who = pod_of(attachment) or f"container {attachment['containerID']}"
-    return f"{who} on network {attachment['network']}", f"{attachment['ifname']}:{number}"
+    who = pod_of(attachment) or f"container {shown[attachment['containerID']]}"
+    return who, f"{attachment['ifname']}:{number}"

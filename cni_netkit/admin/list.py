@@ -1,27 +1,41 @@
 """`cni-netkit list`: every attachment on this node, as its record has it."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from cni_netkit.admin.failure import Unreadable
-from cni_netkit.admin.output import JSON, print_json, print_table
+from cni_netkit.admin.output import JSON, on_terminal, print_json, print_table
 from cni_netkit.record import Record
+from cni_netkit.spec.lease import ranges
 from cni_netkit.state import ROOT, Store
 
 POD_ARGUMENTS = {"podNamespace": "K8S_POD_NAMESPACE", "podName": "K8S_POD_NAME"}
 """What Kubernetes runtimes put into CNI_ARGS (containerd, CRI-O)."""
 
+SHORT_ID = 12
+"""How many characters of a container's id are shown on a terminal, as podman does."""
+
+LONG_ID = 24
+"""Up to so many characters somebody may have chosen an id to be read."""
+
+NO_ATTACHMENT = "there is no attachment on this node"
+
 
 def records() -> list[Record]:
     """Every record of this node. Raises `Unreadable`."""
+    check_readable()
+    return list(Store(ROOT).all())
+
+
+def check_readable() -> None:
+    """Raises `Unreadable` where records may not be looked for: then none would be found."""
     try:
-        os.scandir(ROOT).close()  # a pattern that may not be looked for matches nothing
+        os.scandir(ROOT).close()
     except FileNotFoundError:
-        return []
+        return
     except OSError as error:
         raise Unreadable(str(ROOT), error.errno or 0) from None
-    return list(Store(ROOT).all())
 
 
 def holder(record: Record) -> JSON:
@@ -47,14 +61,31 @@ def report(found: list[Record]) -> JSON:
     return {"attachments": [described(record) for record in found]}
 
 
-def main(*, as_json: bool) -> int:
+def main(*, as_json: bool, wide: bool) -> int:
     """Print the report; the exit status."""
-    made = report(records())
+    found = records()
+    made = report(found)
     if as_json:
         print_json(made)
+    elif wide:
+        _print_wide(made)
     else:
-        _print(made)
+        _print(made, shown_ids(found))
     return 0
+
+
+def shown_ids(found: Iterable[Record]) -> dict[str, str]:
+    """How each container's id is shown: on a terminal as much of it as tells it from the others."""
+    every = sorted({record.attachment.container_id for record in found})
+    if not on_terminal():
+        return {each: each for each in every}
+    shown = {}
+    for before, each, after in zip(["", *every], every, [*every[1:], ""], strict=False):
+        length = SHORT_ID if len(each) > LONG_ID else len(each)
+        while length < len(each) and each[:length] in (before[:length], after[:length]):
+            length += 1
+        shown[each] = each[:length]
+    return shown
 
 
 def described(record: Record) -> JSON:
@@ -94,11 +125,36 @@ def pod_of(held: JSON) -> str | None:
     return f"{held['podNamespace'] or ''}/{held['podName']}"
 
 
+def queues_of(held: JSON) -> str | None:
+    """NIC:QUEUES; all of an attachment are of one NIC."""
+    if not held["leases"]:
+        return None
+    return f"{held['leases'][0]['nic']}:{ranges(each['queue'] for each in held['leases'])}"
+
+
 def _added(each: JSON) -> str | None:
     return None if each["addedTo"] is None else f"(added to {each['addedTo'] or 'a namespace'})"
 
 
-def _print(made: JSON) -> None:
+def _print(made: JSON, shown: dict[str, str]) -> None:
+    print_table(
+        ("container", "pod", "device", "addresses", "leased queues", "state"),
+        [
+            (
+                shown[each["containerID"]],
+                pod_of(each),
+                each["ifname"],
+                [address.partition("/")[0] for address in each["addresses"]],
+                queues_of(each),
+                each["state"],
+            )
+            for each in made["attachments"]
+        ],
+        empty=NO_ATTACHMENT,
+    )
+
+
+def _print_wide(made: JSON) -> None:
     columns = ("network", "container", "pod", "device", "host device", "kind")
     print_table(
         (*columns, "addresses", "leased queues", "state"),
@@ -111,9 +167,11 @@ def _print(made: JSON) -> None:
                 each["hostDevice"],
                 " ".join(filter(None, (each["kind"], each["pairing"], _added(each)))),
                 each["addresses"],
-                [f"{lease['nic']}:{lease['queue']}" for lease in each["leases"]],
+                queues_of(each),
                 each["state"],
             )
             for each in made["attachments"]
         ],
+        whole=True,
+        empty=NO_ATTACHMENT,
     )

@@ -4,16 +4,18 @@ import argparse
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from cni_netkit.admin.leases import nics
-from cni_netkit.admin.output import JSON, print_json, print_table
+from cni_netkit.admin import options
+from cni_netkit.admin.leases import NO_NIC, nics
+from cni_netkit.admin.output import JSON, print_json, print_table, print_text
 from cni_netkit.kernel.namespace import Namespace
 from cni_netkit.nics import prepare as preparing
-from cni_netkit.nics.prepare import Change, nic_of, to_change
+from cni_netkit.nics.change import Assignment, Change
+from cni_netkit.nics.prepare import Changes, nic_of, to_change
 from cni_netkit.nics.record import NicRecord, NicStore
 from cni_netkit.nics.settings import SETTINGS, Setting, differences, words
 from cni_netkit.nics.state import NicState, read_state
 from cni_netkit.spec.lease import ranges
-from cni_netkit.spec.nics import Preparation, validate_preparation
+from cni_netkit.spec.nics import Preparation
 
 NOTHING = "nothing to change"
 
@@ -39,14 +41,14 @@ def prepare(host: Namespace, arguments: argparse.Namespace) -> int:
         "ring": arguments.ring,
         "copy": arguments.copy or None,
     }
-    preparation = validate_preparation(given, "the command line")
+    preparation = options.checked(Preparation, given, positional="device")
     about = f"{preparation.device} for {preparation.role}, queues {ranges(preparation.queues)}"
 
-    def said(changes: list[Change]) -> None:
+    def said(changes: Changes) -> None:
         if arguments.json:
             return
         _print_changes(about, changes)
-        if changes and not arguments.dry_run:
+        if any(isinstance(each, Change) for each in changes) and not arguments.dry_run:
             # Flushed: a session that runs over this NIC may be cut off by what comes.
             print(
                 f"this can interrupt the traffic of {preparation.device} for a moment", flush=True
@@ -90,21 +92,28 @@ def show(host: Namespace, arguments: argparse.Namespace) -> int:
     made = {"nics": [each.report() for each in seen]}
     if arguments.json:
         print_json(made)
-        return 0
-    for each in made["nics"]:
+    else:
+        _print(made)
+    return 0
+
+
+def _print(made: JSON) -> None:
+    if not made["nics"]:
+        print_text(NO_NIC)
+    for number, each in enumerate(made["nics"]):
+        if number:
+            print()
         role = each["role"] or "no role"
         pool = f", queues {ranges(each['queues'])} for containers" if each["queues"] else ""
         cut_off = "" if each["complete"] in (True, None) else ", cut off: prepare it again"
-        rows = [
-            (row["name"], row["foundText"], row["wantedText"], row["right"], row["beforeText"])
-            for row in each["settings"]
-        ]
         print_table(
             ("setting", "is", "wanted", "right", "was before"),
-            rows,
+            [
+                (row["name"], row["foundText"], row["wantedText"], row["right"], row["beforeText"])
+                for row in each["settings"]
+            ],
             title=f"{each['name']}: {role}{pool}{cut_off}",
         )
-    return 0
 
 
 @dataclass(frozen=True)
@@ -161,15 +170,15 @@ class Seen:
         }
 
 
-def _changed(name: str, changes: list[Change], *, done: bool) -> JSON:
+def _changed(name: str, changes: Changes, *, done: bool) -> JSON:
     return {"device": name, "done": done, "changes": [_as_json(each) for each in changes]}
 
 
-def _as_json(change: Change) -> JSON:
-    return {"key": change.setting.key, "found": change.found, "wanted": change.wanted}
+def _as_json(change: Change | Assignment) -> JSON:
+    return {"key": change.key, "found": change.found, "wanted": change.wanted}
 
 
-def _print_changes(about: str, changes: list[Change]) -> None:
+def _print_changes(about: str, changes: Changes) -> None:
     print(f"{about}:" if changes else f"{about}: {NOTHING}")
     for change in changes:
-        print(f"    {change}")
+        print_text(str(change), "    ")

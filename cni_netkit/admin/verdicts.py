@@ -1,14 +1,17 @@
 """The doctor's verdicts: whether something works here, and for a "no" why, and what to do."""
 
+import contextlib
 import json
 import os
 import socket
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from cni_netkit.admin import launcher
 from cni_netkit.admin.output import JSON
+from cni_netkit.agent import wire
 from cni_netkit.agent.server import SOCKET
 from cni_netkit.errors import as_cni_error
 from cni_netkit.facts import Facts, Nic, gather_status_facts
@@ -22,7 +25,11 @@ from cni_netkit.spec.config import validate
 from cni_netkit.spec.errors import CNIError, Code
 from cni_netkit.spec.nics import Role
 
-AGENT_SECONDS = 2.0
+AGENT_SECONDS = 10.0
+"""To connect and to answer; systemd may have to start it first."""
+
+VERSION = wire.WireRequest({"CNI_COMMAND": "VERSION"}, b'{"cniVersion": "1.1.0"}')
+
 KERNEL_COMMAND = 'uname -r; grep CONFIG_NETKIT "/boot/config-$(uname -r)"'
 USES: tuple[tuple[str, JSON], ...] = (("pair (l3, l2)", {}), ("single", {"pairing": "single"}))
 
@@ -106,20 +113,39 @@ def of_configuration(host: Namespace, path: str | None) -> Iterator[JSON]:
 
 
 def of_agent() -> JSON:
-    """Whether somebody listens where the launcher calls."""
-    about, path = "agent", os.environ.get("CNI_NETKIT_SOCKET", SOCKET)
+    """Whether the agent answers where the launcher calls, to a question that leaves no trace."""
+    path = os.environ.get("CNI_NETKIT_SOCKET", SOCKET)
+    until = time.monotonic() + AGENT_SECONDS
     with socket.socket(socket.AF_UNIX) as connection:
         connection.settimeout(AGENT_SECONDS)
         try:
             connection.connect(path)
         except OSError as error:
             return verdict(
-                about,
+                "agent",
                 reason=f"connect to {path}: {error.strerror or error}",
                 remedy="start it; without it each request starts Python, which takes longer",
                 command="systemctl start cni-netkit-agent.socket",
             )
-    return verdict(about)
+        try:
+            # A refusal may have come before.
+            with contextlib.suppress(wire.WireError):
+                wire.send_request(connection, VERSION, until)
+            answer = wire.receive_answer(connection, until)
+        except wire.WireError as error:
+            return _silent_agent(f"ask the agent at {path}: {error}")
+    if answer.status:
+        return _silent_agent(f"the agent at {path} refuses: {json.loads(answer.output)['msg']}")
+    return verdict("agent")
+
+
+def _silent_agent(reason: str) -> JSON:
+    return verdict(
+        "agent",
+        reason=reason,
+        remedy="look at its log, and start it again",
+        command="journalctl -u cni-netkit-agent.service",
+    )
 
 
 def of_launcher() -> JSON:
@@ -158,7 +184,7 @@ def _refused(
         return verdict(about, needed=needed)
     command = ""
     if error.details.startswith("cni-netkit nic prepare"):
-        remedy = "prepare it, once; this can interrupt its traffic for a moment"
+        remedy = "prepare the NIC for one role, once; this can interrupt its traffic for a moment"
         return verdict(
             about, needed=needed, reason=error.message, remedy=remedy, command=error.details
         )

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from cni_netkit.kernel.errors import KernelError, ProgramError
 from cni_netkit.kernel.model import Link
+from cni_netkit.nics.change import Assignment, Change, assignments
 from cni_netkit.nics.record import NicRecord, NicStore, instance_of
 from cni_netkit.nics.settings import (
     DATA_SPLIT,
@@ -36,31 +37,18 @@ ZERO_COPY = frozenset({"basic", "redirect", "ndo-xmit", "xsk-zerocopy"})
 """What a driver must do for AF_XDP without copying (NETDEV_XDP_ACT_*)."""
 
 
-@dataclass(frozen=True)
-class Change:
-    """One setting, from what to what."""
-
-    setting: Setting
-    found: Any
-    wanted: Any
-
-    def __str__(self) -> str:
-        found, wanted = (words(self.setting, value) for value in (self.found, self.wanted))
-        if self.found == self.wanted:
-            found, wanted = f"{found}, perhaps as the driver's default", f"{wanted}, explicitly"
-        return f"{self.setting.name}: {found} -> {wanted}"
+Changes = list[Change | Assignment]
+Said = Callable[[Changes], None]
 
 
-Said = Callable[[list[Change]], None]
-
-
-def to_change(host: Namespace, preparation: Preparation) -> list[Change]:
+def to_change(host: Namespace, preparation: Preparation) -> Changes:
     """What preparing would change. Raises error 102 or 103 where it cannot work."""
     link = nic_of(host, preparation.device)
-    return _planned(host, link, preparation, _record(NicStore(), link, preparation))
+    kept = _record(NicStore(), link, preparation)
+    return [*_assignments(kept, preparation), *_planned(host, link, preparation, kept)]
 
 
-def prepare(host: Namespace, preparation: Preparation, said: Said = lambda _: None) -> list[Change]:
+def prepare(host: Namespace, preparation: Preparation, said: Said = lambda _: None) -> Changes:
     """Change what is not as the role wants it, and nothing else; returns what was changed.
 
     `said` is told what will be changed, before. All or nothing: where the driver refuses something,
@@ -71,7 +59,8 @@ def prepare(host: Namespace, preparation: Preparation, said: Said = lambda _: No
         link = nic_of(host, preparation.device)
         kept = _record(store, link, preparation)
         record = replace(deepcopy(kept), preparation=preparation)
-        said(_planned(host, link, preparation, record))
+        assigned = _assignments(kept, preparation)
+        said([*assigned, *_planned(host, link, preparation, record)])
         work = _Work(host, link, preparation, record, store)
         try:
             work.arrange()
@@ -84,14 +73,19 @@ def prepare(host: Namespace, preparation: Preparation, said: Said = lambda _: No
             raise failure from error
         record.complete = True
         store.save(record)
-        return work.changed
+        return [*assigned, *work.changed]
+
+
+def _assignments(kept: NicRecord, preparation: Preparation) -> list[Assignment]:
+    """What a NIC gets to be prepared for; where preparing was cut off, it was for nothing."""
+    return assignments(kept.preparation if kept.complete else None, preparation)
 
 
 @dataclass
 class Restored:
     """What was put back, and what was left, because it is somebody else's by now."""
 
-    changed: list[Change] = field(default_factory=list)
+    changed: Changes = field(default_factory=list)
     left: list[Change] = field(default_factory=list)
 
 
@@ -127,6 +121,7 @@ def restore(host: Namespace, name: str) -> Restored:
             done.changed.append(change)
         failures.raise_first()
         store.remove(name)
+        done.changed += assignments(record.preparation if record.complete else None, None)
         return done
 
 

@@ -1,7 +1,8 @@
 """Addresses, interfaces and networks as `ipaddress` reads them, each text read once.
 
-An ADD would read the same few texts eighty times, a third of its time in Python (DESIGN.md, D-14);
-the objects are immutable. A text that is none raises ValueError each time.
+An ADD would read the same few texts eighty times, a third of its time in Python
+(docs/decisions/D-14.md); the objects are immutable. A text that is none raises ValueError each
+time.
 """
 
 import ipaddress

@@ -26,7 +26,7 @@ def media(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What an operator brings along: install.sh, and a folder of wheels for each of two versions."""
     folder = tmp_path_factory.mktemp("media")
     shutil.copy(roots.ROOT / "install.sh", folder)
-    for name, version in (("one", roots.OLD), ("two", roots.NEW)):
+    for name, version in (("one", roots.OLD), ("two", roots.NEW), ("three", roots.OTHER_FORMAT)):
         shutil.copytree(roots.locked_wheels(), folder / name)
         roots.wheel(folder / name, version)
     return folder

@@ -155,7 +155,9 @@ def booted() -> None:
 def fresh_install() -> None:
     """An installation on a running node starts the agent at once."""
     assert not PLUGIN.exists()
-    print(run("/media/install.sh", "--wheels", "/media/one", "--conflist"), file=sys.stderr)
+    said = run("/media/install.sh", "--wheels", "/media/one", "--conflist")
+    print(said, file=sys.stderr)
+    assert "warning" not in said, "this kernel has everything"
     assert (state(SOCKET_UNIT), state(SERVICE)) == ("active", "active")
     assert version_of_agent() == CURRENT.resolve().name
     add_and_delete()
@@ -298,6 +300,36 @@ def rollback() -> None:
     assert CURRENT.resolve() == before
 
 
+def records_across_versions() -> None:
+    """What the newer version recorded the older one leaves alone; what that did the newer one knows."""
+    conf = configuration(cniVersion="1.1.0")
+
+    def check(name: str) -> None:
+        do("CHECK", name, {**conf, "prevResult": json.loads(results[name])})
+
+    run("/media/install.sh", "--wheels", "/media/three")
+    with container("newer"), container("older"), only_the_agent():
+        results = {"newer": do("ADD", "newer", conf)}
+        run("/media/install.sh", "--rollback")
+        results["older"] = do("ADD", "older", conf)
+        alive = run("ip", "-o", "link")
+        valid = {"cni.dev/valid-attachments": [{"containerID": "older", "ifname": "eth0"}]}
+        previous = {"prevResult": json.loads(results["newer"])}
+        for verb, more in (("CHECK", previous), ("DEL", {}), ("GC", valid)):
+            status, output = call(verb, "newer", {**conf, **more})
+            assert (status, json.loads(output)["code"]) == (1, 11), f"{verb}: {output}"
+            assert "container newer on network net was made by a newer release" in output, output
+        assert run("ip", "-o", "link") == alive
+        check("older")
+        run("/media/install.sh", "--rollback")
+        for name in ("newer", "older"):
+            check(name)
+            run("ip", "netns", "exec", name, "ping", "-c", "1", "-W", "5", "10.88.0.1")
+            do("DEL", name, conf)
+    assert attachments() == []
+    run("/media/install.sh", "--rollback")
+
+
 def nothing_to_do() -> None:
     """The same version again leaves the agent alone."""
     before = agent()
@@ -355,6 +387,44 @@ def uninstall() -> None:
     assert "not-found" in run("systemctl", "show", "--property=LoadState", SERVICE, SOCKET_UNIT)
     assert "cni-netkit" not in run("ps", "-e", "-o", "args") if Path("/bin/ps").exists() else True
     assert "eth0" in run("ip", "-n", "alive", "link")
+
+
+def before_a_reboot() -> None:
+    """Containers that nobody will DEL: the machine is switched off."""
+    for name in ("lost1", "lost2"):
+        run("ip", "netns", "add", name)
+        do("ADD", name, configuration())
+    # The first is of the time before the uninstallation.
+    assert attachments() == ["alive", "lost1", "lost2"]
+
+
+def after_a_reboot() -> None:
+    """What they had is still taken; cni-netkit gc gives it back, with the agent running."""
+    wait_for(lambda: state(SERVICE) == "active", "the agent runs")
+    addresses = Path("/var/lib/cni/networks/net")
+    with container("new"), only_the_agent():
+        do("ADD", "new", configuration())
+        assert attachments() == ["alive", "lost1", "lost2", "new"]
+        taken = {each.name for each in addresses.iterdir() if each.name[0] == "1"}
+        assert len(taken) == 4, taken
+        before = run("ip", "-o", "link")
+        for said in (run("cni-netkit", "gc", "--dry-run"), run("cni-netkit", "gc")):
+            assert said.count("release") == said.count("made before the last boot") == 3, said
+            assert "kept 1: its network namespace is there" in said, said
+        assert attachments() == ["new"]
+        (left,) = [each.name for each in addresses.iterdir() if each.name[0] == "1"]
+        assert left in json.dumps(json.loads(run("cni-netkit", "list", "--json")))
+        assert run("ip", "-o", "link") == before
+        run("ip", "netns", "exec", "new", "ping", "-c", "1", "-W", "5", "10.88.0.1")
+        do("DEL", "new", configuration())
+    assert attachments() == []
+    assert "table inet cni-netkit" not in run("nft", "list", "tables")
+
+
+def attachments() -> list[str]:
+    """The containers that have records."""
+    report = json.loads(run("cni-netkit", "list", "--json"))
+    return sorted(each["containerID"] for each in report["attachments"])
 
 
 def main() -> int:

@@ -19,7 +19,7 @@ mount -t sysfs sysfs "$MERGED/sys"
 mount -t devtmpfs dev "$MERGED/dev"
 mount -t tmpfs run "$MERGED/run"
 mount --bind "$MEDIA" "$MERGED/media"
-exec env -i HOME=/root PATH=/usr/sbin:/usr/bin:/sbin:/bin LANG=C.UTF-8 chroot "$MERGED" "$@"
+exec env -i HOME=/root PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin LANG=C.UTF-8 chroot "$MERGED" "$@"
 """
 JOB = "lab-job.service"
 UNIT = """[Unit]
@@ -121,6 +121,7 @@ def boot(root: Path, job: str, seconds: int) -> str:
     units = root / "etc" / "systemd" / "system"
     (units / JOB).write_text(UNIT)
     (units / "multi-user.target.wants").mkdir(exist_ok=True)
+    (units / "multi-user.target.wants" / JOB).unlink(missing_ok=True)
     (units / "multi-user.target.wants" / JOB).symlink_to(f"../{JOB}")
     (root / "job").write_text(f"export HOME=/root\n{job}\nsystemctl poweroff --force\n")
     memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else str(root.parent)

@@ -21,12 +21,15 @@ from tests.lab.debian import OWN_RELEASE as RELEASE
 
 ROOT = Path(__file__).parents[2]
 NODE = ["python3-venv", "systemd", "iproute2", "iputils-ping", "nftables", "procps", "libbpf1"]
-"""What a node has. Nothing to compile with, and no pip outside of virtual environments."""
+NODE += ["bash-completion", "fish", "man-db", "sudo", "zsh"]
+"""What a node has, and what looks for commands, pages and completions there. Nothing to compile with, and no pip outside of virtual environments."""
 
-SOURCES = ["cni_netkit", "conf", "requirements"]
-SOURCE_FILES = ["pyproject.toml", "hatch_build.py", "README.md", "LICENSE", "install.sh"]
-OLD, NEW = "0.0.1", "0.0.2"
-"""Versions that the wheels are given, so that one is an upgrade of the other."""
+SOURCES = ["cni_netkit", "conf", "docs", "examples", "requirements"]
+SOURCE_FILES = ["pyproject.toml", "hatch_build.py", "LICENSE", "install.sh"]
+SOURCE_FILES += [path.name for path in ROOT.glob("*.md")]
+OLD, NEW, OTHER_FORMAT = "0.0.1", "0.0.2", "0.0.3"
+"""Versions that the wheels are given, each an upgrade of the one before, the last one with records of
+another format."""
 
 
 def run(*command: str | Path, **options: object) -> str:
@@ -91,7 +94,25 @@ def sources(into: Path, version: str) -> Path:
     text, count = re.subn(r'(__version__ = )".*"', rf'\1"{version}"', initial.read_text())
     assert count == 1
     initial.write_text(text)
+    if version == OTHER_FORMAT:
+        _change_format(into / "cni_netkit" / "record.py")
     return into
+
+
+def _change_format(module: Path) -> None:
+    """Give records a field more, as a release may: then they have another format."""
+    text = module.read_text()
+    for before, after in (
+        ("migrations=(", "migrations=(*("),
+        (",))\n", ",), lambda fields: {**fields, 'made_by': 'older'}))\n"),
+        (
+            "    added_to: str | None = None\n",
+            "    added_to: str | None = None\n    made_by: str = 'newer'\n",
+        ),
+    ):
+        assert text.count(before) == 1, before
+        text = text.replace(before, after)
+    module.write_text(text)
 
 
 def wheel(into: Path, version: str) -> Path:

@@ -66,6 +66,7 @@ class Container:
     root: str
     entrypoint: list[str]
     command: list[str]
+    environment: list[str]
     processes: list["subprocess.Popen[bytes]"] = field(default_factory=list)
 
     def start(self, *command: str, volumes: dict[Path, str]) -> "subprocess.Popen[bytes]":
@@ -111,7 +112,8 @@ def container(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Container]:
     print(f"image {sizes[IMAGE]}, of which the base is {sizes[BASE]}")
     working = buildah("from", IMAGE)
     config = json.loads(buildah("inspect", "--type", "image", IMAGE))["OCIv1"]["config"]
-    made = Container(buildah("mount", working), config["Entrypoint"], config["Cmd"])
+    root, environment = buildah("mount", working), config.get("Env", [])
+    made = Container(root, config["Entrypoint"], config["Cmd"], environment)
     yield made
     for process in made.processes:
         process.kill()
@@ -140,6 +142,14 @@ def test_image_is_small_and_runs_the_agent(container: Container) -> None:
     used = roots.run("du", "-sm", inside).split()[0]
     base = roots.run("du", "-sm", roots.base()).split()[0]
     assert int(used) - int(base) < 80
+
+
+def test_command_can_be_typed(container: Container) -> None:
+    """As docker exec and kubectl exec find it: by the image's PATH; its documentation is there."""
+    run = ["chroot", container.root, "env", "-i", *container.environment, "cni-netkit"]
+    assert roots.run(*run, "--version") == f"cni-netkit {roots.NEW}\n"
+    folder = roots.run(*run, "--help").split()[-1]
+    assert Path(container.root, folder[1:], "admin.md").exists()
 
 
 def test_xdp_program_and_its_loader_are_there(container: Container) -> None:

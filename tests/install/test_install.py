@@ -1,6 +1,7 @@
 """install.sh in a Debian root in which no systemd runs: files, versions, and what is left alone."""
 
 import json
+import platform
 import re
 import shutil
 import zipfile
@@ -10,11 +11,20 @@ import pytest
 
 from tests.install import roots
 from tests.install.machine import Machine
+from tests.unit.test_docs import broken
 
 PLUGIN = "/opt/cni/bin/netkit"
 UNITS = "/etc/systemd/system/cni-netkit-agent"
 CONFLIST = "/etc/cni/net.d/10-netkit.conflist"
 SAYS = "install.sh: "
+COMMAND = "/usr/local/bin/cni-netkit"
+PAGE = "/usr/local/share/man/man8/cni-netkit.8"
+COMPLETIONS = {
+    "bash": "/usr/local/share/bash-completion/completions/cni-netkit",
+    "zsh": "/usr/local/share/zsh/site-functions/_cni-netkit",
+    "fish": "/etc/fish/completions/cni-netkit.fish",
+}
+LINKS = (COMMAND, PAGE, *COMPLETIONS.values())
 
 
 def about(machine: Machine) -> str:
@@ -36,8 +46,9 @@ def put(machine: Machine, path: str, content: str, mode: int = 0o644) -> None:
 
 
 def without_folders(text: str) -> str:
-    """What was said, without the names that mktemp chose and without the tense."""
+    """What was said, without the names that mktemp chose, the tense, and the kernel of the tests."""
     said = [line for line in text.splitlines() if line.startswith(SAYS)]
+    said = [line for line in said if not line.startswith(f"{SAYS}warning: ")]
     said = [line.replace(f"{SAYS}would ", SAYS) for line in said]
     said = [line for line in said if not re.match(rf"{SAYS}netkit .* is ", line)]
     return re.sub(r"versions/(\(new\)|\w+)", "versions/X", "\n".join(said))
@@ -60,7 +71,7 @@ def test_fresh_install(machine: Machine) -> None:
     assert "/etc/systemd/system/multi-user.target.wants/cni-netkit-agent.service" in files
     assert CONFLIST not in files
     outside = ("/opt/cni-netkit/", "/opt/cni/bin/netkit", "/etc/systemd/system/")
-    assert [name for name in files if not name.startswith(outside)] == []
+    assert {name for name in files if not name.startswith(outside)} == set(LINKS)
     assert not [name for name in files if "/.netkit" in name or name.endswith(".new")]
 
 
@@ -84,7 +95,7 @@ def test_second_run_changes_nothing(installed: Machine) -> None:
     assert installed.state() == before
 
 
-@pytest.mark.parametrize("lost", [PLUGIN, f"{PLUGIN}-python", f"{UNITS}.service"])
+@pytest.mark.parametrize("lost", [PLUGIN, f"{PLUGIN}-python", f"{UNITS}.service", COMMAND, PAGE])
 def test_second_run_puts_back_what_is_lost(installed: Machine, lost: str) -> None:
     """And nothing else: the environment stays."""
     environment = installed.run("readlink", "/opt/cni-netkit/current").stdout
@@ -117,7 +128,7 @@ def test_upgrade_and_rollback(installed: Machine) -> None:
 def test_rollback_brings_the_units_of_its_version(installed: Machine, tmp_path: Path) -> None:
     """They come with the wheel."""
     environment = installed.run("readlink", "-f", "/opt/cni-netkit/current").stdout.strip()
-    unit = f"{environment}/share/cni-netkit/systemd/cni-netkit-agent.service"
+    unit = f"{environment}/share/cni-netkit/conf/systemd/cni-netkit-agent.service"
     assert installed.run("sed", "-i", "1i # of the older version", unit).returncode == 0
     installed.install("--wheels", "/media/two")
     assert "of the older version" not in installed.run("cat", f"{UNITS}.service").stdout
@@ -145,21 +156,92 @@ def test_rollback_without_a_previous_version(installed: Machine) -> None:
 def test_dry_run(request: pytest.FixtureRequest, start: str, arguments: list[str]) -> None:
     """It changes nothing, and announces what the real run then does."""
     machine: Machine = request.getfixturevalue(start)
-    machine.run("true")
-    before = machine.state()
+    before = settled(machine)
     announced = machine.install(*arguments, "--dry-run")
     assert machine.state() == before
     done = machine.install(*arguments)
-    expected = without_folders(done).splitlines()
-    for line in without_folders(announced).splitlines():
-        if line in expected:
-            expected.remove(line)
-        else:
-            sure, _, condition = line.rpartition(", ")
-            assert condition == "if it differs", line
-            if sure in expected:
-                expected.remove(sure)
-    assert expected == []
+    removed = re.compile(f"{SAYS}remove .*, which nothing uses")
+    done_lines = [line for line in without_folders(done).splitlines() if not removed.match(line)]
+    assert without_folders(announced).splitlines() == done_lines
+
+
+def settled(machine: Machine) -> dict[str, tuple[object, ...]]:
+    """The state before something that is to change nothing, but for files that come and go."""
+    places = "/tmp /opt /opt/cni-netkit/versions"
+    machine.run("sh", "-c", f"for each in {places}; do touch $each/x && rm $each/x; done")
+    return machine.state()
+
+
+def read_only(media: Path, into: Path) -> None:
+    """/usr/local is a file system that cannot be written to, as with a system of images."""
+    script = (media / "install.sh").read_text()
+    (into / "install.sh").write_text(
+        script.replace("set -euo", "mount -t tmpfs -o ro none /usr/local\nset -euo", 1)
+    )
+    (into / "install.sh").chmod(0o755)
+
+
+@pytest.mark.parametrize(
+    ("how", "arguments", "complaint"),
+    [
+        ("no Python", [], "no Python 3.11 or later that can make virtual environments"),
+        ("no wheels", ["--wheels", "/media"], "--wheels /media: no cni_netkit-*.whl in it"),
+        ("cut off", [], "could not install"),
+        ("without a dependency", [], "could not install"),
+        ("verbs", [], "the installed plugin does not work, nothing has been changed"),
+        ("agent/server", [], "the installed plugin does not work, nothing has been changed"),
+        ("no example", ["--conflist", "none"], "--conflist none: neither a file nor an example"),
+        ("no JSON", ["--conflist", "/media/install.sh"], "/media/install.sh: it is not JSON"),
+        ("foreign", [], f"{COMMAND} exists and is not of this installation"),
+        ("another's", ["--prefix", "/etc"], "/etc exists, was not made by this script"),
+        ("read-only", [], "cannot write to /usr/local/bin: is it mounted read-only?"),
+        ("no root", [], "cannot write to /opt/cni-netkit: are you root?"),
+    ],
+    ids=lambda value: value if isinstance(value, str) and "/" not in value else "",
+)
+def test_dry_run_fails_as_the_real_run_does(
+    machine: Machine, media: Path, tmp_path: Path, how: str, arguments: list[str], complaint: str
+) -> None:
+    """With the same words and exit status, and nothing is changed by either."""
+    machine.media = tmp_path / "media"
+    machine.media.mkdir()
+    shutil.copy(media / "install.sh", machine.media)
+    if how in ("cut off", "without a dependency", "verbs", "agent/server"):
+        broken_wheel(media, how, machine.media / "wheels")
+    else:
+        shutil.copytree(media / "two", machine.media / "wheels")
+    if how == "read-only":
+        read_only(media, machine.media)
+    if how == "foreign":
+        put(machine, COMMAND, "#!/bin/sh\n", 0o755)
+    command = ["env", *(["PYTHON=/bin/false"] if how == "no Python" else []), "/media/install.sh"]
+    if how == "no root":
+        command = ["setpriv", "--reuid=65534", "--clear-groups", *command]
+    options = arguments if "--wheels" in arguments else ["--wheels", "/media/wheels", *arguments]
+    before = settled(machine)
+    last = []
+    for dry_run in (["--dry-run"], []):
+        done = machine.run(*command, *options, *dry_run)
+        assert done.returncode == 1, done.stdout
+        said = [line for line in done.stdout.splitlines() if line.startswith(SAYS)]
+        last.append(without_folders(said[-1]))
+        assert complaint in said[-1]
+        after = machine.state()
+        changed = {name for name in {*before, *after} if before.get(name) != after.get(name)}
+        # The folders on the way stay, after a real run.
+        assert {each for each in changed if not str(after[each][0]).startswith("0o4")} == set()
+        assert not (dry_run and changed), changed
+    assert last[0] == last[1]
+
+
+@pytest.mark.parametrize("dry_run", [True, False])
+def test_kernel_without_netkit_is_told(machine: Machine, *, dry_run: bool) -> None:
+    """What works here and what does not; it is no reason to stop."""
+    said = machine.install("--wheels", "/media/one", *(["--dry-run"] if dry_run else []))
+    lacks = f"{SAYS}warning: this kernel ({platform.release()}) has no netkit devices"
+    has_netkit = not machine.run("ip", "link", "add", "nktest", "type", "netkit").returncode
+    assert (lacks in said) == (not has_netkit)
+    assert ('"fallback": "veth", as veth pairs' in said) == (lacks in said)
 
 
 def test_uninstall_leaves_nothing(machine: Machine) -> None:
@@ -170,6 +252,92 @@ def test_uninstall_leaves_nothing(machine: Machine) -> None:
     machine.install("--uninstall")
     assert machine.files() == set()
     assert "nothing to do" in machine.install("--uninstall")
+
+
+def test_command_can_be_typed(installed: Machine) -> None:
+    """By root, with sudo and its secure_path, by everyone; and it is the version in use."""
+    version = f"cni-netkit {roots.OLD}\n"
+    assert installed.run("cni-netkit", "--version").stdout == version
+    # It complains of a host without a name here.
+    assert installed.run("sudo", "cni-netkit", "--version").stdout.endswith(version)
+    as_nobody = ["setpriv", "--reuid=65534", "--clear-groups"]
+    assert installed.run(*as_nobody, "cni-netkit", "--version").stdout == version
+    before = {link: installed.run("readlink", link).stdout for link in LINKS}
+    installed.install("--wheels", "/media/two")
+    assert installed.run("cni-netkit", "--version").stdout == f"cni-netkit {roots.NEW}\n"
+    installed.install("--rollback")
+    assert installed.run("cni-netkit", "--version").stdout == version
+    assert {link: installed.run("readlink", link).stdout for link in LINKS} == before
+
+
+def test_documentation_is_where_help_says(installed: Machine) -> None:
+    """A folder that is there; man finds the page; no link of a document leads nowhere."""
+    folder = installed.run("cni-netkit", "--help").stdout.split()[-1]
+    assert installed.run("test", "-f", f"{folder}/troubleshooting.md").returncode == 0
+    where = installed.run("man", "--where", "cni-netkit").stdout
+    assert where == installed.run("readlink", "-e", PAGE).stdout
+    assert folder == "/opt/cni-netkit/current/share/cni-netkit/docs"
+    page = installed.run("man", "--no-justification", "--no-hyphenation", "cni-netkit").stdout
+    assert "/opt/cni-netkit/current/share/cni-netkit/docs" in page
+
+
+def test_documents_lead_somewhere(media: Path, tmp_path: Path) -> None:
+    """What they link to is installed with them."""
+    (wheel,) = media.glob("one/cni_netkit-*.whl")
+    with zipfile.ZipFile(wheel) as content:
+        content.extractall(tmp_path)
+    (share,) = tmp_path.glob("*.data/data/share/cni-netkit")
+    documents = [*share.glob("*.md"), *share.glob("docs/*.md")]
+    assert len(documents) > 8
+    assert {path.name: broken(path) for path in documents if broken(path)} == {}
+
+
+@pytest.mark.parametrize(
+    ("shell", "script"),
+    [
+        # As the first TAB does it.
+        ("bash", ". /usr/share/bash-completion/bash_completion; _completion_loader cni-netkit; "
+         "[ $? = 124 ] && complete -p cni-netkit"),
+        ("zsh", "autoload -U compinit; compinit -u -D; echo $_comps[cni-netkit]"),
+        ("fish", "complete --do-complete 'cni-netkit nic pre'"),
+    ],
+)  # fmt: skip
+def test_shells_complete(installed: Machine, shell: str, script: str) -> None:
+    """Each finds its file by itself."""
+    options = {"bash": ["--norc"], "zsh": ["-f"], "fish": ["--no-config"]}[shell]
+    options = [] if shell == "fish" else options
+    done = installed.run("env", "HOME=/tmp", shell, *options, "-c", script)
+    expected = {
+        "bash": "-F _shtab_cni_netkit cni-netkit",
+        "zsh": "_cni-netkit",
+        "fish": "prepare\t",
+    }
+    assert expected[shell] in done.stdout
+
+
+def test_version_without_a_page(upgraded: Machine) -> None:
+    """The link goes with the page, and comes back with it."""
+    older = upgraded.run("readlink", "-f", "/opt/cni-netkit/previous").stdout.strip()
+    upgraded.run("rm", f"{older}/share/man/man8/cni-netkit.8")
+    said = upgraded.install("--rollback")
+    assert f"remove {PAGE}, which this version does not have" in said
+    assert PAGE not in {name for name in upgraded.files() if not upgraded.is_whiteout(name)}
+    upgraded.install("--rollback")
+    assert upgraded.run("man", "--where", "cni-netkit").returncode == 0
+
+
+def test_command_elsewhere(machine: Machine) -> None:
+    """Page and completions beside it; where that is on no PATH it says what to type."""
+    options = ["--wheels", "/media/one", "--no-systemd", "--command-dir=/srv/netkit/bin"]
+    said = machine.install(*options)
+    assert "warning: /srv/netkit/bin is not in your PATH" in said
+    assert "type /srv/netkit/bin/cni-netkit" in said
+    assert machine.run("/srv/netkit/bin/cni-netkit", "--version").returncode == 0
+    page = "/srv/netkit/share/man/man8/cni-netkit.8"
+    assert machine.run("readlink", "-e", page).returncode == 0
+    assert not any(name.startswith("/usr/local") for name in machine.files())
+    machine.install("--uninstall", "--command-dir=/srv/netkit/bin")
+    assert machine.files() == set()
 
 
 def test_uninstall_leaves_records_of_living_containers(installed: Machine) -> None:
@@ -214,17 +382,18 @@ def test_conflist_of_ones_own(installed: Machine) -> None:
     """A file; what is no JSON, or is not there, is refused."""
     for name, text in (("mine.conflist", '{"name": "mine"}\n'), ("odd.conflist", "{")):
         put(installed, f"/root/{name}", text)
-    refused = ["--wheels", "/media/one", "--conflist"]
+    refused = ["--wheels", "/media/two", "--conflist"]
+    before = settled(installed)
     assert "it is not JSON" in installed.install(*refused, "/root/odd.conflist", status=1)
     said = installed.install(*refused, "none", status=1)
     assert "neither a file nor an example" in said
     assert "10-l3-pair.conflist" in said
-    assert not [name for name in installed.files() if name.startswith("/etc/cni")]
+    assert installed.state() == before
     installed.install("--wheels", "/media/one", "--conflist", "/root/mine.conflist")
     assert installed.run("cat", CONFLIST).stdout == '{"name": "mine"}\n'
 
 
-@pytest.mark.parametrize("name", [PLUGIN, f"{PLUGIN}-python"])
+@pytest.mark.parametrize("name", [PLUGIN, f"{PLUGIN}-python", *LINKS])
 def test_what_is_not_ours_is_left_alone(machine: Machine, name: str) -> None:
     """By an installation, which then does nothing, and by an uninstallation."""
     put(machine, name, "#!/bin/sh\n", 0o755)
@@ -281,12 +450,22 @@ def test_broken_wheel_changes_nothing(
 def test_without_systemd(machine: Machine) -> None:
     """No units if none are wanted; other folders if others are."""
     said = machine.install(
-        *("--wheels", "/media/one", "--no-systemd", "--prefix=/srv/netkit", "--bin-dir", "/srv/bin")
+        *(
+            "--wheels",
+            "/media/one",
+            "--no-systemd",
+            "--prefix=/srv/netkit",
+            "--bin-dir",
+            "/srv/bin",
+        ),
+        *("--command-dir", "/srv/bin"),
     )
     assert f"netkit {roots.OLD} is /srv/bin/netkit" in said
     assert {name.split("/")[1] for name in machine.files()} == {"srv"}
     assert json.loads(answer(machine, "/srv/bin/netkit"))["cniVersion"] == "1.0.0"
-    machine.install("--uninstall", "--prefix", "/srv/netkit", "--bin-dir=/srv/bin")
+    machine.install(
+        *("--uninstall", "--prefix", "/srv/netkit", "--bin-dir=/srv/bin", "--command-dir=/srv/bin")
+    )
     assert machine.files() == set()
 
 
@@ -295,6 +474,7 @@ def test_units_know_another_prefix(machine: Machine) -> None:
     unit = machine.run("cat", f"{UNITS}.service").stdout
     assert "ExecStart=/srv/netkit/current/bin/cni-netkit agent" in unit
     assert machine.run("systemd-analyze", "verify", f"{UNITS}.service").stdout == ""
+    assert "/srv/netkit/current/share" in machine.run("cat", PAGE).stdout
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,6 @@
 """install.sh and the units on a node that systemd has booted, on a kernel that has netkit: the lab's.
 
-The steps are carried out and judged in the guest, by guest.py, in one boot; here each one's report is
+The steps are carried out and judged in the guest, by guest.py, in two boots; here each one's report is
 looked at.
 """
 
@@ -25,9 +25,12 @@ STEPS = [
     guest.rollback,
     guest.what_is_stopped_stays_stopped,
     guest.broken_agent,
+    guest.records_across_versions,
     guest.uninstall,
     guest.fresh_install,
+    guest.before_a_reboot,
 ]
+AFTER_REBOOT = [guest.after_a_reboot]
 SECONDS = 900
 
 
@@ -40,14 +43,16 @@ def reports(_installed: Machine, tmp_path_factory: pytest.TempPathFactory) -> di
     shutil.copytree(_installed.media, root / "media", dirs_exist_ok=True)
     shutil.copy(Path(guest.__file__), root / "guest.py")
     shutil.copy(roots.ROOT / "examples" / "xsk_receive.py", root)
-    names = " ".join(step.__name__ for step in STEPS)
-    output = boot(root, f"python3 /guest.py {names}", SECONDS)
-    print(output)
-    lines = [json.loads(line) for line in output.splitlines() if line.startswith('{"step"')]
+    lines = []
+    for steps in (STEPS, AFTER_REBOOT):
+        names = " ".join(step.__name__ for step in steps)
+        output = boot(root, f"python3 /guest.py {names}", SECONDS)
+        print(output)
+        lines += [json.loads(line) for line in output.splitlines() if line.startswith('{"step"')]
     return {line["step"]: line["problem"] for line in lines}
 
 
-@pytest.mark.parametrize("step", STEPS, ids=lambda step: step.__name__)
+@pytest.mark.parametrize("step", [*STEPS, *AFTER_REBOOT], ids=lambda step: step.__name__)
 def test_step(reports: dict[str, str | None], step: object) -> None:
     """Carried out, and no problem found."""
     name = step.__name__  # type: ignore[attr-defined]

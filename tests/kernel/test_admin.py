@@ -38,7 +38,7 @@ def test_leases(node: Node, conf: Conf, cni_netkit: Command, pairing: str) -> No
             "podNamespace": "shop",
             "podName": "till-0",
         }
-    assert cni_netkit("leases").count("shop/till-0 on network net") == 2
+    assert cni_netkit("leases").count("shop/till-0") == 2
     assert node.call("DEL", configuration, c).ok
     (found,) = cni_netkit.json("leases")["nics"]
     assert {queue["state"] for queue in found["queues"]} == {"free"}
@@ -123,8 +123,12 @@ def test_doctor_of_a_conflist(node: Node, conf: Conf, cni_netkit: Command, tmp_p
     given = verdicts(cni_netkit.json("doctor", str(path), status=1))
     assert given[f"{path}: plugin 0"]["ok"]
     assert "there is no device eth9" in given[f"{path}: plugin 2"]["reason"]
+    first, _, why, *_ = cni_netkit("doctor", str(path), status=1).splitlines()
+    assert first == f"{path}: does not work here"
+    assert why.startswith("plugin 2: lease.device: there is no device eth9")
     judge.run("ip", "link", "set", node.nic(up=False), "name", "eth9", "up")
     assert cni_netkit.json("doctor", str(path))["ok"]
+    assert cni_netkit("doctor", str(path)).splitlines()[0] == f"{path}: works here"
 
 
 @pytest.mark.without_netkit
@@ -139,7 +143,10 @@ def test_doctor_without_netkit(node: Node, cni_netkit: Command) -> None:
     assert present <= {"xsk-diag"}  # which is older than netkit
     assert cni_netkit.json("doctor", f"{CONF}/40-veth-fallback.conflist")["ok"]
     assert not cni_netkit.json("doctor", f"{CONF}/10-l3-pair.conflist", status=1)["ok"]
-    assert "CONFIG_NETKIT" in cni_netkit("doctor", status=1)
+    text = cni_netkit("doctor", status=1)
+    assert "CONFIG_NETKIT" in text
+    assert text.count('set fallback to "veth"') == 1
+    assert text.count("run Linux 7.1 or later, built with CONFIG_NETKIT=y") == 1
 
 
 @pytest.mark.any_kernel

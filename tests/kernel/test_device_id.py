@@ -131,7 +131,7 @@ def test_a_device_that_is_of_no_use(node: Node, conf: Conf) -> None:
 
 
 def test_no_device_information_is_written(node: Node, conf: Conf, tmp_path: Path) -> None:
-    """CNIDeviceInfoFile is understood; a file that is there is left as it is (DESIGN.md, D-17)."""
+    """CNIDeviceInfoFile is understood; a file that is there is left as it is (docs/decisions/D-17.md)."""
     node.nic()
     new, old = tmp_path / "new.json", tmp_path / "old.json"
     old.write_text('{"type": "pci"}')

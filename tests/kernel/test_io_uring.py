@@ -1,8 +1,8 @@
-"""The zero-copy receiver of examples/ in a container, as far as netdevsim goes: DESIGN D-26.
+"""The zero-copy receiver of examples/ in a container, as far as netdevsim goes.
 
-That is not to the queue itself: io_uring asks the NIC for its DMA device first, and netdevsim has
-none (net/core/netdev_queues.c, netdev_queue_get_dma_dev()). Everything around it is: the program,
-the refusals and what it makes of them, receiving by copy, giving buffers back.
+That is not to the queue itself (docs/decisions/D-26.md): io_uring asks the NIC for its DMA device
+first, and netdevsim has none (net/core/netdev_queues.c, netdev_queue_get_dma_dev()). Everything
+around it is: the program, the refusals and what it makes of them, receiving by copy, giving buffers back.
 """
 
 import errno

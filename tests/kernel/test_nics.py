@@ -18,7 +18,7 @@ from cni_netkit.spec.errors import CNIError
 from cni_netkit.spec.nics import Preparation, validate_preparation
 from tests.ethtool.fake import FakeNic
 from tests.kernel import judge
-from tests.kernel.conftest import Conf, Node
+from tests.kernel.conftest import Command, Conf, Node
 
 KILLED = 9
 IO_URING = {"role": "io_uring", "queues": "4-7"}
@@ -49,7 +49,9 @@ def test_io_uring_is_arranged_and_put_back(node: Node, host: Namespace) -> None:
     judge.set_rings(nic, tcp_data_split=1, hds_thresh=100)
     before = seen(nic)
     changes = prepare(host, wanted(nic, role="io_uring", queues="8-11", channels=12, ring=256))
-    assert {change.setting.key for change in changes} == {
+    assert {change.key for change in changes} == {
+        "role",
+        "queues",
         "channels",
         "ring",
         "tcpDataSplit",
@@ -77,6 +79,43 @@ def test_what_is_right_is_not_touched(node: Node, host: Namespace) -> None:
     ]
     restore(host, nic)
     assert seen(nic) == before
+
+
+def test_another_pool_is_a_change(node: Node, host: Namespace, cni_netkit: Command) -> None:
+    """Said as others are, where no setting of the NIC follows from it; and done."""
+    nic = node.nic()
+    options = ("nic", "prepare", nic, "--role", "af_xdp", "--copy", "--queues")
+    first = cni_netkit(*options, "4-7")
+    for words in ("role: none -> af_xdp", "pool for containers: none -> queues 4-7"):
+        assert f"    {words}\n" in first
+    assert "    copying: no -> yes\n" in first
+    assert cni_netkit(*options, "4-7") == (
+        f"{nic} for af_xdp, queues 4-7: nothing to change\nprepared\n"
+    )
+    said = f"{nic} for af_xdp, queues 2-7:\n    pool for containers: queues 4-7 -> queues 2-7\n"
+    changes = [{"key": "queues", "found": [4, 5, 6, 7], "wanted": [2, 3, 4, 5, 6, 7]}]
+    before = seen(nic)
+    assert cni_netkit(*options, "2-7", "--dry-run") == said
+    planned = cni_netkit.json(*options, "2-7", "--dry-run")
+    assert planned == {"device": nic, "done": False, "changes": changes}
+    assert seen(nic) == before
+    assert cni_netkit.json(*options, "2-7") == planned | {"done": True}
+    assert seen(nic)["record"][0]["preparation"]["queues"] == [2, 3, 4, 5, 6, 7]
+    cni_netkit(*options, "4-7")
+    assert cni_netkit(*options, "2-7") == f"{said}prepared\n"
+    restored = cni_netkit("nic", "restore", nic)
+    for words in ("role: af_xdp -> none", "pool for containers: queues 2-7 -> none"):
+        assert f"    {words}\n" in restored
+
+
+def test_what_was_cut_off_was_for_nothing(node: Node, host: Namespace) -> None:
+    """Prepared again, the role is a change; no role is given up where there was none."""
+    nic = node.nic(16)
+    preparation = wanted(nic, **IO_URING, channels=12)
+    assert killed_at(1, preparation)
+    (found,) = (each for each in to_change(host, preparation) if each.key == "role")
+    assert (found.found, found.wanted) == (None, "io_uring")
+    assert "role" not in {each.key for each in restore(host, nic).changed}
 
 
 def test_a_drivers_default_is_made_explicit(node: Node, host: Namespace, tmp_path: Path) -> None:
@@ -246,7 +285,7 @@ def test_rss_spares_the_pool_and_rules_are_on(
     assert fake.table == [number % 4 for number in range(size)]
     assert fake.ntuple
     assert prepare(host, wanted(nic, **role)) == []
-    assert {"rss", "ntuple"} <= {each.setting.key for each in restore(host, nic).changed}
+    assert {"rss", "ntuple"} <= {each.key for each in restore(host, nic).changed}
     assert fake.table == [number % 8 for number in range(size)]
     assert not fake.ntuple
 

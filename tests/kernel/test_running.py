@@ -68,7 +68,7 @@ def test_add_and_remove(node: Node, conf: Conf, cni_netkit: Command) -> None:
         "state": "complete",
     }
     assert made in cni_netkit.json("list")["attachments"]
-    assert "netkit single (added to eth0)" in re.sub(" +", " ", cni_netkit("list"))
+    assert "netkit single (added to eth0)" in re.sub(" +", " ", cni_netkit("list", "--wide"))
     assert cni_netkit.json("lease", "remove", identifier(c)) == made
     assert judge.world(c) == before
 

@@ -30,6 +30,16 @@ def test_add_names_the_feature_and_the_remedy(node: Node, conf: Conf) -> None:
     assert judge.world(c) == before
 
 
+@pytest.mark.parametrize("keys", [{"pairing": "single", "ipam": None}, {"lease": {"device": "lo"}}])
+def test_add_advises_no_veth_where_that_is_refused(node: Node, conf: Conf, keys: JSON) -> None:
+    """Who follows the advice of error 100 does not meet error 7 next."""
+    c = node.container()
+    error = node.call("ADD", conf(**keys), c).error
+    assert error["code"] == 100
+    assert error["details"] == "run Linux 7.1 or later, built with CONFIG_NETKIT=y"
+    assert node.call("ADD", conf(fallback="veth", **keys), c).error["code"] == 7
+
+
 @pytest.mark.parametrize(
     "keys", [{}, {"pairing": "single", "ipam": None}, {"lease": {"device": "lo"}}]
 )

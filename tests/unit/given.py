@@ -1,7 +1,10 @@
 """What the tests start from: configurations, requests, IPAM contexts, records."""
 
 import contextlib
+import io
 import json
+import re
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -100,6 +103,27 @@ def record(
         "steps": [],
     }
     return Record(attachment, **fields | more)
+
+
+class Terminal(io.StringIO):
+    """Standard output that somebody looks at."""
+
+    def isatty(self) -> bool:
+        return True
+
+    def lines(self) -> list[str]:
+        """What is to be read there."""
+        plain = re.sub(r"\x1b\[[0-9;]*m", "", self.getvalue())
+        return [line.rstrip() for line in plain.splitlines()]
+
+
+def terminal(monkeypatch: pytest.MonkeyPatch, columns: int = 80, no_colour: str = "1") -> Terminal:
+    """Have standard output be a terminal of so many columns."""
+    monkeypatch.setenv("COLUMNS", str(columns))
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("NO_COLOR", no_colour)
+    monkeypatch.setattr(sys, "stdout", made := Terminal())
+    return made
 
 
 def content(folder: Path) -> dict[str, bytes]:

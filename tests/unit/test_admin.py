@@ -10,12 +10,20 @@ import pytest
 from cni_netkit import __version__
 from cni_netkit.admin import launcher
 from cni_netkit.admin import main as admin
+from cni_netkit.admin.parser import commands_of, parser
 from cni_netkit.agent import server
 
 
 def call(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
     monkeypatch.setattr(sys, "argv", ["cni-netkit", *arguments])
     return admin.main()
+
+
+def test_every_command_is_carried_out() -> None:
+    """What the parser knows the table of functions has, and nothing else."""
+    known = [each.prog.removeprefix("cni-netkit ") for each in commands_of(parser())]
+    assert sorted(known) == sorted(admin.COMMANDS)
+    assert {"list", "nic prepare", "lease add"} <= set(known)
 
 
 def test_launcher_prints_its_path(

@@ -1,15 +1,17 @@
 """cni-netkit doctor: verdicts that follow from what was found."""
 
+import contextlib
 import json
 import socket
 import threading
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from cni_netkit.admin import doctor, launcher, leases, verdicts
+from cni_netkit.admin import advice, doctor, launcher, leases, verdicts
 from cni_netkit.agent import server
 from cni_netkit.facts import Nic
 from cni_netkit.kernel.errors import KernelError
@@ -17,6 +19,7 @@ from cni_netkit.kernel.model import Queue
 from cni_netkit.nics import prepare
 from cni_netkit.nics.state import NicState
 from cni_netkit.plan import LACKING
+from tests.unit.given import terminal
 from tests.unit.test_admin_leases import DOWN, ETH7
 from tests.unit.test_admin_list import documented, fields
 from tests.unit.test_nics import NIC, preparation
@@ -152,6 +155,53 @@ def test_driver_and_numa_node(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
     ]
 
 
+@contextlib.contextmanager
+def own_agent(path: str) -> Iterator[None]:
+    """An agent in a thread of this process; what it logs goes to this one's standard error."""
+    with server.listen(path) as listener:
+        agent = server.Agent(listener)
+        serving = threading.Thread(target=agent.serve)
+        serving.start()
+        try:
+            yield
+        finally:
+            agent.stop()
+            serving.join()
+
+
+def test_the_agent_logs_nothing_of_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """However often somebody asks what there is."""
+    path = f"{tmp_path}/agent.sock"
+    monkeypatch.setenv("CNI_NETKIT_SOCKET", path)
+    with own_agent(path):
+        for _ in range(3):
+            assert verdicts.of_agent()["ok"]
+    assert capsys.readouterr().err == ""
+
+
+def test_an_agent_that_does_not_answer(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A socket that somebody holds is no agent yet: systemd's is there before it can start."""
+    path = f"{tmp_path}/agent.sock"
+    monkeypatch.setenv("CNI_NETKIT_SOCKET", path)
+    monkeypatch.setattr(verdicts, "AGENT_SECONDS", 0.1)
+    with server.listen(path):
+        said = verdicts.of_agent()
+    assert said["reason"] == f"ask the agent at {path}: the answer was not received in time"
+    assert said["command"] == "journalctl -u cni-netkit-agent.service"
+
+
+def test_an_agent_that_refuses(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Its own words are told."""
+    path = f"{tmp_path}/agent.sock"
+    monkeypatch.setenv("CNI_NETKIT_SOCKET", path)
+    monkeypatch.setattr(server, "_is_root", lambda _: False)
+    with own_agent(path):
+        said = verdicts.of_agent()
+    assert said["reason"] == f"the agent at {path} refuses: only root may use the agent"
+
+
 def test_the_agent(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Found where it listens, and it minds nothing; else where it was looked for."""
     path = f"{tmp_path}/agent.sock"
@@ -160,15 +210,8 @@ def test_the_agent(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert (missing["ok"], missing["needed"]) == (False, False)
     assert f"connect to {path}: No such file" in missing["reason"]
     assert missing["command"].startswith("systemctl start cni-netkit-agent.socket")
-    with server.listen(path) as listener:
-        agent = server.Agent(listener)
-        serving = threading.Thread(target=agent.serve)
-        serving.start()
-        try:
-            assert verdicts.of_agent()["ok"]
-        finally:
-            agent.stop()
-            serving.join()
+    with own_agent(path):
+        assert verdicts.of_agent()["ok"]
     with socket.socket(socket.AF_UNIX) as dead:
         dead.bind(f"{tmp_path}/dead.sock")
     monkeypatch.setenv("CNI_NETKIT_SOCKET", f"{tmp_path}/dead.sock")
@@ -206,3 +249,89 @@ def test_tables(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[s
         "    bring it up",
         "    $ ip link set eth8 up",
     ]
+
+
+def explained(monkeypatch: pytest.MonkeyPatch, judged: list[dict[str, Any]]) -> list[str]:
+    """What is printed below the tables, on 80 columns."""
+    screen = terminal(monkeypatch)
+    advice.print_advice(judged)
+    assert all(len(line) <= 80 or line.startswith("    $ ") for line in screen.lines())
+    return screen.lines()
+
+
+def test_a_remedy_is_told_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a kernel without netkit; with what it is for. A veth pair is proposed for a pair alone."""
+    judged = [
+        *verdicts.of_uses(frozenset(), [FREE], needed=True),
+        *verdicts.of_workloads(frozenset(), FREE, ZERO_COPY),
+    ]
+    command = '    $ uname -r; grep CONFIG_NETKIT "/boot/config-$(uname -r)"'
+    assert explained(monkeypatch, judged) == [
+        "",
+        "pair (l3, l2): this kernel has no netkit devices (CONFIG_NETKIT), which type",
+        '"netkit" needs (in Linux since 6.7)',
+        '    build the kernel with CONFIG_NETKIT=y, or set fallback to "veth"',
+        command,
+        "",
+        "single, queues of eth7, io_uring on eth7, af_xdp on eth7: this kernel has no",
+        'netkit devices (CONFIG_NETKIT), which type "netkit" needs (in Linux since 6.7)',
+        "    run Linux 7.1 or later, built with CONFIG_NETKIT=y",
+        command,
+    ]
+
+
+def test_commands_of_one_remedy_stand_below_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each for what it names; reasons that differ are told each."""
+    judged = [*verdicts.of_workloads(EVERYTHING, FREE, ZERO_COPY), verdicts.verdict("single")]
+    assert explained(monkeypatch, judged) == [
+        "",
+        'io_uring on eth7: lease.workload: eth7 is not prepared for "io_uring"',
+        'af_xdp on eth7: lease.workload: eth7 is not prepared for "af_xdp"',
+        "    prepare the NIC for one role, once; this can interrupt its traffic for a",
+        "    moment",
+        "    $ cni-netkit nic prepare eth7 --role io_uring --queues 2-3",
+        "    $ cni-netkit nic prepare eth7 --role af_xdp --queues 2-3",
+    ]
+
+
+CONFLIST = "/etc/cni/net.d/10.conflist"
+
+
+@pytest.mark.parametrize(
+    ("asked", "answer"),
+    [
+        ([verdicts.verdict(f"{CONFLIST}: plugin 0", needed=True)], ["works here"]),
+        (
+            [
+                verdicts.verdict(f"{CONFLIST}: plugin 0", needed=True),
+                verdicts.verdict(
+                    f"{CONFLIST}: plugin 2", needed=True, reason="no eth9", remedy="get one"
+                ),
+            ],
+            ["does not work here", "", "plugin 2: no eth9", "    get one"],
+        ),
+        (
+            [verdicts.verdict(CONFLIST, needed=True, reason=f"read {CONFLIST}: No such file")],
+            ["does not work here", "", f"the file: read {CONFLIST}: No such file"],
+        ),
+    ],
+    ids=["works", "does not", "is not there"],
+)
+def test_what_was_asked_is_answered_first(
+    monkeypatch: pytest.MonkeyPatch, asked: list[dict[str, Any]], answer: list[str]
+) -> None:
+    """And not again among the verdicts on the node, which has faults of its own."""
+    screen = terminal(monkeypatch)
+    node = [verdicts.verdict("agent", reason="there is none")]
+    doctor._print(doctor.report(EVERYTHING, [], [*node, *asked]), CONFLIST)
+    lines = screen.lines()
+    assert lines[: len(answer) + 1] == [f"{CONFLIST}: {answer[0]}", *answer[1:], ""]
+    assert "plugin" not in "".join(lines[len(answer) :])
+    assert lines[-1] == "agent: there is none"
+
+
+def test_without_a_nic(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is said in the place of the table."""
+    screen = terminal(monkeypatch, 140)
+    doctor._print(doctor.report(EVERYTHING, [], []))
+    assert leases.NO_NIC in screen.lines()

@@ -1,6 +1,7 @@
 """cni-netkit lease: what is meant by a container, and how the command line is read."""
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,12 @@ from cni_netkit import verbs
 from cni_netkit.admin import lease
 from cni_netkit.admin import list as attachments
 from cni_netkit.attachment import Attachment
+from cni_netkit.record import Record
 from cni_netkit.spec.request import Request
 from cni_netkit.state import Store
-from tests.unit.given import record, refused
+from tests.unit.given import conf, record, refused, terminal
 from tests.unit.test_admin import call
+from tests.unit.test_admin_list import OUTCOME, STEPS
 
 LONG = "4f5e6d7c8b9a0b1c2d3e4f5061728394"
 
@@ -94,7 +97,7 @@ def test_options_are_keys_of_the_configuration(
         return target
 
     monkeypatch.setattr(lease, "add", add)
-    assert call(monkeypatch, "lease", "add", "c1", "--device", "eth7", *options) == 0
+    assert call(monkeypatch, "lease", "add", "c1", "--device", "eth7", *options, "--json") == 0
     assert made == [
         {
             "cniVersion": "1.1.0",
@@ -134,3 +137,84 @@ def test_a_fault_of_ours_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lease, "add", fail)
     with pytest.raises(ZeroDivisionError):
         call(monkeypatch, "lease", "add", "c1", "--device", "eth7")
+
+
+def leased(*addresses: str, flows: bool = False) -> Record:
+    """What was added to a container with these addresses."""
+    steps = [STEPS[1], *([{"step": "flows"}] if flows else [])]
+    added = Attachment("net", LONG, "rxq0")
+    config = conf(prevResult={"ips": [{"address": each, "interface": 0} for each in addresses]})
+    return record(added, steps=steps, outcome=OUTCOME, config=config, added_to="eth0")
+
+
+Said = Callable[..., tuple[str, str]]
+
+
+@pytest.fixture
+def said(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], store: Store) -> Said:
+    """Have something added or removed, and read both outputs."""
+
+    def carry_out(made: Record, action: str, *options: str) -> tuple[str, str]:
+        monkeypatch.setattr(lease, action, lambda _arguments: made)
+        assert call(monkeypatch, "lease", action, "c1", *options) == 0
+        output, error = capsys.readouterr()
+        return output, error
+
+    return carry_out
+
+
+TABLE = f"""rxq0 of container {LONG} on network net
+device  index  queue  NIC   queue of the NIC
+rxq0    2      1      eth7  5
+rxq0    2      2      eth7  4
+"""
+
+
+@pytest.mark.parametrize(
+    ("addresses", "rule"),
+    [
+        (["10.1.0.2/24", "fd00::2/64"], "flow-type tcp4 dst-ip 10.1.0.2 action 5"),
+        (["fd00::2/64"], "flow-type tcp6 dst-ip fd00::2 action 5"),
+        ([], "flow-type tcp4 dst-ip ADDRESS action 5"),
+    ],
+    ids=["both", "IPv6", "none"],
+)
+def test_queues_that_nothing_is_led_to(said: Said, addresses: list[str], rule: str) -> None:
+    """What brings traffic there is told, with a command to type, apart from the table."""
+    output, error = said(leased(*addresses), "add", "--device", "eth7")
+    assert output == TABLE
+    _, command, _ = error.splitlines()
+    assert command == f"    ethtool -N eth7 {rule}"
+    for way in ("--flows address", "ethtool -X eth7"):
+        assert way in error
+
+
+@pytest.mark.parametrize(
+    ("made", "options"),
+    [
+        (leased("10.1.0.2/24", flows=True), []),
+        (leased("10.1.0.2/24"), ["--flows", "none"]),
+        (leased("10.1.0.2/24"), ["--json"]),
+    ],
+    ids=["rules", "not wanted", "a program"],
+)
+def test_who_needs_no_hint_gets_none(said: Said, made: Record, options: list[str]) -> None:
+    """The NIC has rules; nobody wants any; a program reads it."""
+    assert said(made, "add", "--device", "eth7", *options)[1] == ""
+
+
+def test_removing_needs_no_hint(said: Said) -> None:
+    """It shows what there was; of what was cut off that is nothing."""
+    assert said(leased(), "remove") == (TABLE, "")
+    half = record(Attachment("net", LONG, "rxq0"), added_to="eth0")
+    output = f"rxq0 of container {LONG} on network net\nit had no queue yet\n"
+    assert said(half, "remove") == (output, "")
+
+
+def test_title_on_a_terminal(monkeypatch: pytest.MonkeyPatch, store: Store) -> None:
+    """The container's id is as long as in `list`."""
+    store.create(record(Attachment("net", LONG, "eth0"), complete=True))
+    monkeypatch.setattr(lease, "remove", lambda _arguments: leased())
+    screen = terminal(monkeypatch)
+    assert call(monkeypatch, "lease", "remove", "c1") == 0
+    assert screen.lines()[0] == f"rxq0 of container {LONG[:12]} on network net"

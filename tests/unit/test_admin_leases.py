@@ -1,18 +1,22 @@
 """cni-netkit leases: the kernel's queues and the records' names put together."""
 
+import io
 import json
 import os
+import sys
 from typing import Any
 
 import pytest
 
 from cni_netkit.admin import leases
+from cni_netkit.admin.list import shown_ids
 from cni_netkit.attachment import Attachment
 from cni_netkit.facts import Nic
 from cni_netkit.kernel.model import Link, Queue
 from cni_netkit.record import Record
-from tests.unit.given import record
-from tests.unit.test_admin_list import ARGUMENTS, STEPS, documented, fields
+from tests.unit.given import record, terminal
+from tests.unit.test_admin import call
+from tests.unit.test_admin_list import ARGUMENTS, STEPS, TILL, documented, fields
 
 
 def link(name: str, index: int, *, up: bool = True) -> Link:
@@ -120,17 +124,42 @@ def test_every_field_is_documented() -> None:
     assert fields(json.loads(json.dumps(made))) == documented("leases")
 
 
-def test_seat_map(capsys: pytest.CaptureFixture[str]) -> None:
+def printed(monkeypatch: pytest.MonkeyPatch, *recorded: Record, columns: int = 0) -> list[str]:
+    """The lines of the table, on a terminal or piped."""
+    screen = terminal(monkeypatch, columns) if columns else io.StringIO()
+    monkeypatch.setattr(sys, "stdout", screen)
+    leases._print(leases.report([ETH7, DOWN], recorded), shown_ids(recorded))
+    return [" ".join(line.split()) for line in screen.getvalue().splitlines()]
+
+
+def test_seat_map(monkeypatch: pytest.MonkeyPatch) -> None:
     """As a table."""
-    leases._print(leases.report([ETH7, DOWN], [lessee([[5, 1]])]))
-    lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
-    assert lines == [
+    assert printed(monkeypatch, lessee([[5, 1]])) == [
         "NIC queue state held by device:queue in use by",
         "eth7 0 free - - -",
         "eth7 1 in use - - AF_XDP",
         "eth7 2 in use - - dma-buf",
         "eth7 3 leased no record: a device in the namespace with id 5 index 8:4 io_uring",
         "eth7 4 leased no record: a device in the namespace with id 6 index 2:2 -",
-        "eth7 5 leased shop/till-0 on network net eth0:1 -",
+        "eth7 5 leased shop/till-0 eth0:1 -",
         "eth8 - down - - -",
     ]
+
+
+def test_seat_map_without_pods(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who holds a queue is told by the container's id, as `list` shows it."""
+    held = lessee([[5, 1]], container=TILL, arguments="")
+    assert f"eth7 5 leased container {TILL} eth0:1 -" in printed(monkeypatch, held)
+    assert "eth7 5 leased container 4f5e6d7c8b9a eth0:1 -" in printed(monkeypatch, held, columns=80)
+
+
+def test_without_a_nic(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """It is said, and what counts as one."""
+    monkeypatch.setattr(leases, "nics", lambda _host: [])
+    monkeypatch.setattr(leases, "records", list)
+    assert call(monkeypatch, "leases") == 0
+    assert capsys.readouterr().out == (
+        "there is no NIC here: no device of this network namespace has hardware behind it\n"
+    )
+    assert call(monkeypatch, "leases", "--json") == 0
+    assert json.loads(capsys.readouterr().out) == {"nics": []}

@@ -1,20 +1,18 @@
 """cni-netkit list, and how reports are shown."""
 
-import io
 import json
 import os
 import re
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from cni_netkit.admin import lease, output
 from cni_netkit.admin import list as attachments
-from cni_netkit.admin import output
 from cni_netkit.attachment import Attachment
 from cni_netkit.state import Store
-from tests.unit.given import record
+from tests.unit.given import record, terminal
 from tests.unit.test_admin import call
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "admin.md"
@@ -99,7 +97,7 @@ def test_what_was_added(
     """It says to what."""
     store.create(record(steps=STEPS, complete=True, added_to=added_to))
     assert listed(monkeypatch, capsys)[0]["addedTo"] == added_to
-    assert call(monkeypatch, "list") == 0
+    assert call(monkeypatch, "list", "--wide") == 0
     assert f"netkit pair (added to {words})" in capsys.readouterr().out
 
 
@@ -138,11 +136,89 @@ def test_piped_nothing_is_cut_or_coloured(
     path.write_text(path.read_text().replace('"c1"', f'"{container}"'))
     assert call(monkeypatch, "list") == 0
     heading, line = capsys.readouterr().out.splitlines()
+    assert heading.split()[:3] == ["container", "pod", "device"]
+    assert line.split() == [
+        *(container, "shop/till-0", "eth0", "10.1.0.2,", "fd00::2", "eth7:4-5", "complete"),
+    ]
+    assert call(monkeypatch, "list", "--wide") == 0
+    heading, line = capsys.readouterr().out.splitlines()
     assert heading.split()[:3] == ["network", "container", "pod"]
     assert line.split() == [
         *("net", container, "shop/till-0", "eth0", "nk0123456789a", "netkit", "pair"),
-        *("10.1.0.2/24,", "fd00::2/64", "eth7:5,", "eth7:4", "complete"),
+        *("10.1.0.2/24,", "fd00::2/64", "eth7:4-5", "complete"),
     ]
+
+
+TILL = "4f5e6d7c8b9a0b1c2d3e4f50617283944f5e6d7c8b9a0b1c2d3e4f5061728394"
+DNS = "4f5e6d7c8b9a0c1c2d3e4f50617283944f5e6d7c8b9a0b1c2d3e4f5061728394"
+
+
+def three_attachments(store: Store) -> None:
+    """As of a node: long names, two addresses, ids that begin alike."""
+    for container, pod, nic in (
+        (TILL, "K8S_POD_NAMESPACE=shop;K8S_POD_NAME=till-0", "enp65s0f0np0"),
+        (DNS, "K8S_POD_NAMESPACE=kube-system;K8S_POD_NAME=coredns-5d78c9869d-7xkq2", "eth7"),
+        ("netns-4026532999", "", "eth7"),
+    ):
+        steps = [STEPS[0], {**STEPS[1], "nic": nic}]
+        given: dict[str, Any] = {"steps": steps, "outcome": OUTCOME, "arguments": pod}
+        store.create(record(Attachment("net", container, "eth0"), **given, complete=True))
+
+
+def test_on_80_columns(monkeypatch: pytest.MonkeyPatch, store: Store) -> None:
+    """Whole words in few columns; ids are as long as it takes to type them."""
+    three_attachments(store)
+    screen = terminal(monkeypatch)
+    assert call(monkeypatch, "list") == 0
+    assert screen.lines() == [
+        "container         pod           device  addresses  leased queues     state",
+        "4f5e6d7c8b9a0b    shop/till-0   eth0    10.1.0.2,  enp65s0f0np0:4-5  complete",
+        "                                        fd00::2",
+        "4f5e6d7c8b9a0c    kube-system/  eth0    10.1.0.2,  eth7:4-5          complete",
+        "                  coredns-              fd00::2",
+        "                  5d78c9869d-",
+        "                  7xkq2",
+        "netns-4026532999  -             eth0    10.1.0.2,  eth7:4-5          complete",
+        "                                        fd00::2",
+    ]
+
+
+@pytest.mark.parametrize("columns", [40, 80, 140, 170])
+def test_wide_is_in_whole_lines(
+    monkeypatch: pytest.MonkeyPatch, store: Store, columns: int
+) -> None:
+    """On whatever terminal, which may break them where it likes; so each is to be found whole."""
+    three_attachments(store)
+    screen = terminal(monkeypatch, columns)
+    assert call(monkeypatch, "list", "--wide") == 0
+    _, *lines = screen.lines()
+    assert [line.split()[1] for line in lines] == [TILL, DNS, "netns-4026532999"]
+
+
+@pytest.mark.parametrize(
+    ("ids", "shown"),
+    [
+        ([TILL], [TILL[:12]]),
+        ([TILL, DNS], [TILL[:14], DNS[:14]]),
+        ([TILL, TILL[:12]], [TILL[:12], TILL[:13]]),
+        ([TILL, TILL[:30]], [TILL[:30], TILL[:31]]),
+        ([TILL, f"{TILL}0"], [TILL, f"{TILL}0"]),
+        (["container-of-twenty-four", "c1"], ["c1", "container-of-twenty-four"]),
+    ],
+    ids=["alone", "alike", "a short one", "a beginning", "one more", "chosen by hand"],
+)
+def test_what_is_shown_of_an_id_can_be_typed(
+    monkeypatch: pytest.MonkeyPatch, store: Store, ids: list[str], shown: list[str]
+) -> None:
+    """It stands for this container and for no other."""
+    for each in ids:
+        store.create(record(Attachment("net", each, "eth0"), complete=True))
+    terminal(monkeypatch)
+    found = attachments.shown_ids(attachments.records())
+    assert [found[each] for each in sorted(ids)] == shown
+    for whole, short in found.items():
+        if len(short) >= lease.ID_CHARACTERS:
+            assert lease._target(short).attachment.container_id == whole
 
 
 @pytest.mark.parametrize(("no_colour", "coloured"), [("", True), ("1", False)])
@@ -150,16 +226,9 @@ def test_colours_on_a_terminal(
     monkeypatch: pytest.MonkeyPatch, *, no_colour: str, coloured: bool
 ) -> None:
     """Unless the user wants none."""
-
-    class Terminal(io.StringIO):
-        def isatty(self) -> bool:
-            return True
-
-    monkeypatch.setattr(sys, "stdout", terminal := Terminal())
-    monkeypatch.setenv("TERM", "xterm")
-    monkeypatch.setenv("NO_COLOR", no_colour)
+    screen = terminal(monkeypatch, no_colour=no_colour)
     output.print_table(["state"], [["complete"]])
-    assert ("\x1b[32mcomplete" in terminal.getvalue()) == coloured
+    assert ("\x1b[32mcomplete" in screen.getvalue()) == coloured
 
 
 def test_without_records(
@@ -168,6 +237,9 @@ def test_without_records(
     """A node on which nothing was attached yet."""
     monkeypatch.setattr(attachments, "ROOT", tmp_path / "none")
     assert listed(monkeypatch, capsys) == []
+    for option in ([], ["--wide"]):
+        assert call(monkeypatch, "list", *option) == 0
+        assert capsys.readouterr().out == "there is no attachment on this node\n"
 
 
 def test_records_that_may_not_be_read(

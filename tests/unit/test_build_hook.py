@@ -2,9 +2,11 @@
 
 import importlib.util
 import os
+import shlex
 import shutil
 import subprocess
 import sys
+import tomllib
 import types
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,12 @@ ROOT = Path(__file__).parents[2]
 LAUNCHER = "cni_netkit/agent/launcher/netkit"
 PROGRAM = "cni_netkit/kernel/bpf/xsk.bpf.o"
 COMPILERS = ("cc", "gcc", "clang", "as", "ld")
+COMPLETIONS = {
+    "share/bash-completion/completions/cni-netkit",
+    "share/zsh/site-functions/_cni-netkit",
+    "share/fish/vendor_completions.d/cni-netkit.fish",
+}
+MANUAL = "share/man/man8/cni-netkit.8"
 
 needs_clang = pytest.mark.skipif(shutil.which("clang") is None, reason="there is no clang")
 
@@ -64,7 +72,7 @@ def hook(root: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 def build(hook: Any, version: str = "standard") -> dict[str, Any]:
-    data: dict[str, Any] = {"force_include": {}, "pure_python": True}
+    data: dict[str, Any] = {"force_include": {}, "shared_data": {}, "pure_python": True}
     hook.initialize(version, data)
     return data
 
@@ -96,7 +104,7 @@ def test_both_get_into_the_wheel(hook: Any, root: Path) -> None:
 @needs_clang
 def test_both_get_into_the_tree_where_it_is_used(hook: Any, root: Path) -> None:
     data = build(hook, "editable")
-    assert data["force_include"] == {}
+    assert (data["force_include"], data["shared_data"]) == ({}, {})
     assert (root / LAUNCHER).exists()
     assert (root / PROGRAM).exists()
     hook.finalize("editable", data, "")
@@ -139,6 +147,87 @@ def test_what_clang_says_is_told(hook: Any, root: Path) -> None:
     assert "clang cannot compile it:\n" in warning
     assert "xsk.bpf.c:1:1" in warning
     assert list(data["force_include"].values()) == [LAUNCHER]
+
+
+def shared(data: dict[str, Any]) -> dict[str, str]:
+    """What goes into the wheel for the system to find: path and text."""
+    return {path: Path(made).read_text() for made, path in data["shared_data"].items()}
+
+
+def test_man_page_and_completions_get_into_the_wheel(hook: Any, root: Path) -> None:
+    """Made from the parser; the shells propose files and NICs where those are wanted."""
+    path = list(sys.path)
+    data = build(hook)
+    assert sys.path == path
+    made = shared(data)
+    assert set(made) == {MANUAL, *COMPLETIONS}
+    for each in COMPLETIONS:
+        assert "prepare" in made[each], each
+        assert "ls /sys/class/net" in made[each], each
+    assert made[MANUAL].startswith(".TH CNI-NETKIT 8")
+    assert not any(Path(each).is_relative_to(root) for each in data["shared_data"])
+    hook.finalize("standard", data, "")
+    assert not any(Path(each).exists() for each in data["shared_data"])
+
+
+@pytest.mark.parametrize(
+    ("words", "proposed"),
+    [
+        (["nic", "pre"], {"prepare"}),
+        (["lease", ""], {"add", "remove"}),
+        (["gc", "--d"], {"--dry-run"}),
+        (["nic", "restore", ""], set(os.listdir("/sys/class/net"))),
+        (["doctor", "/etc/hos"], {"/etc/hostname", "/etc/hosts"}),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_bash_completes(hook: Any, words: list[str], proposed: set[str]) -> None:
+    """With the file alone, as for who has no bash-completion."""
+    (path,) = [each for each, to in build(hook)["shared_data"].items() if "bash" in to]
+    script = (
+        f"source {path}; COMP_WORDS=(cni-netkit {shlex.join(words)}); COMP_CWORD={len(words)}; "
+        "$(complete -p cni-netkit | sed 's/.*-F \\([^ ]*\\).*/\\1/'); "
+        'printf "%s\\n" "${COMPREPLY[@]}"'
+    )
+    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True)
+    assert done.stderr == ""
+    assert proposed <= set(done.stdout.split())
+
+
+def test_without_shtab_there_is_a_wheel_without_completions(
+    hook: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It says so; the man page needs nothing."""
+    monkeypatch.setitem(sys.modules, "shtab", None)
+    made = shared(build(hook))
+    assert set(made) == {MANUAL}
+    assert "The wheel comes without completions: there is no shtab" in hook.app.warnings
+
+
+def test_what_the_wheel_shares_is_there() -> None:
+    """A file that was renamed would end every build."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    shares = project["tool"]["hatch"]["build"]["targets"]["wheel"]["shared-data"]
+    assert "docs" in shares
+    assert [each for each in shares if not (ROOT / each).exists()] == []
+    assert {path for path in shares if shares[path] != f"share/cni-netkit/{path}"} == set()
+    # What the documents link to is there, too: every document is, with its folder.
+    assert {path.name for path in ROOT.glob("*.md")} <= set(shares)
+
+
+@needs_clang
+def test_built_elsewhere_both_are_the_same(
+    hook: Any, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To the bit: a release can be built again by whoever doubts it."""
+    elsewhere = shutil.copytree(root, tmp_path / "else" / "where")
+    made = []
+    for each in (root, elsewhere):
+        monkeypatch.chdir(each)
+        hook.root = str(each)
+        build(hook, "editable")
+        made.append([(each / output).read_bytes() for output in (LAUNCHER, PROGRAM)])
+    assert made[0] == made[1]
 
 
 @needs_clang

@@ -1,17 +1,24 @@
-"""The documents: links lead somewhere, error codes are all explained, quoted texts are the program's."""
+"""The documents: links lead somewhere, error codes are all explained, quoted texts are the program's.
+
+Decisions are all in their index, the files that are named exist, privileges are the manifests'.
+"""
 
 import ast
 import functools
 import re
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
+import yaml
 
 from cni_netkit.spec.errors import Code
 
 ROOT = Path(__file__).parents[2]
-DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
+DECISIONS = ROOT / "docs" / "decisions"
 TROUBLESHOOTING = ROOT / "docs" / "troubleshooting.md"
 LINK = re.compile(r"\[[^][]+\]\(([^()\s]+)\)")
 ANYTHING = "…"
@@ -44,7 +51,7 @@ def broken(document: Path) -> list[str]:
     return found
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_links_lead_somewhere(document: Path) -> None:
     """Every relative link has its file, and where it names one, its heading."""
     assert broken(document) == []
@@ -60,7 +67,7 @@ def test_every_document_can_be_found() -> None:
             if leads_to.suffix == ".md" and leads_to.exists() and leads_to not in reached:
                 reached.add(leads_to)
                 ahead.append(leads_to)
-    assert set(ROOT.glob("docs/*.md")) <= reached
+    assert set(DOCUMENTS) <= reached
 
 
 def sections() -> dict[int, str]:
@@ -121,3 +128,129 @@ def test_quoted_texts_are_the_programs(quote: str) -> None:
     pieces = [piece.strip() for piece in quote.split(ANYTHING) if piece.strip(" :,.()")]
     pattern = ".*".join(map(re.escape, pieces)) or r"…: internal|…: ?…"
     assert any(re.search(pattern, text, re.DOTALL) for text in all_texts()), pattern
+
+
+def decisions() -> dict[str, tuple[str, str]]:
+    """Title and state of each decision, by its number, from its file."""
+    found = {}
+    for path in DECISIONS.glob("D-*.md"):
+        heading, state = path.read_text().split("\n\n")[:2]
+        number, _, title = heading.removeprefix("# ").partition(" ")
+        assert number == path.stem
+        found[number] = (title, state.removeprefix("State: "))
+    return found
+
+
+def test_the_index_has_every_decision() -> None:
+    """In the order of their numbers, each with the title and the state that its file has."""
+    rows = re.findall(
+        r"^\| \[(D-\d+)\]\((.+?)\) \| (.+) \| (.+) \|$", (DECISIONS / "README.md").read_text(), re.M
+    )
+    assert [(number, (title, state)) for number, _, title, state in rows] == sorted(
+        decisions().items(), key=lambda each: int(each[0].removeprefix("D-"))
+    )
+    assert all(target == f"{number}.md" for number, target, _, _ in rows)
+
+
+@pytest.mark.parametrize("number", decisions())
+def test_a_state_is_one_that_there_is(number: str) -> None:
+    """What amends or supersedes another is newer, and says of which."""
+    _, state = decisions()[number]
+    known = (
+        r"(accepted|superseded)(, not built yet)?(,? (amended )?by \[(?P<by>D-\d+)\]\(D-\d+\.md\))?"
+    )
+    told = re.fullmatch(known, state)
+    assert told, state
+    if by := told["by"]:
+        assert int(by[2:]) > int(number[2:])
+        assert f"[{number}]({number}.md)" in (DECISIONS / f"{by}.md").read_text()
+
+
+def sources() -> list[Path]:
+    """Every file of the project that is text."""
+    listed = subprocess.run(
+        ["git", "ls-files"], cwd=ROOT, check=True, capture_output=True, text=True
+    )
+    paths = [ROOT / each for each in listed.stdout.splitlines()]
+    return [each for each in paths if each.exists() and each.suffix not in (".lock", ".svg")]
+
+
+@pytest.mark.skipif(not (ROOT / ".git").exists(), reason="this is no checkout")
+def test_decisions_that_are_named_exist() -> None:
+    """Wherever a number stands: in code, tests, configurations, documents."""
+    named = {
+        (number, path.name)
+        for path in sources()
+        for number in re.findall(r"(?<![\w-])D-\d+", path.read_text(errors="ignore"))
+    }
+    assert len(named) > 50
+    assert {each for each in named if each[0] not in decisions()} == set()
+
+
+@pytest.mark.parametrize(
+    "document",
+    [*DECISIONS.glob("*.md"), ROOT / "DESIGN.md"],
+    ids=lambda path: path.name,
+)
+def test_files_that_are_named_exist(document: Path) -> None:
+    """Of the project, as `verbs.py` of the package or `tests/bench/run` of the root."""
+    named = re.findall(
+        r"`((?:[\w.-]+/)*[\w.-]+\.(?:py|c|md|svg|lock|sh)|(?:tests|kernel|steps|nics)/[\w./-]*)`",
+        document.read_text(),
+    )
+    missing = {
+        each
+        for each in named
+        if not any((root / each).exists() for root in (ROOT, ROOT / "cni_netkit"))
+    }
+    assert missing == set()
+
+
+def test_the_house_is_the_one_described() -> None:
+    """Each module and folder of the package, and no other."""
+    text = (ROOT / "DESIGN.md").read_text()
+    house = text.partition("## The house")[2].split("```")[1]
+    package = ROOT / "cni_netkit"
+    there = {path.name + "/" * path.is_dir() for path in package.iterdir()} - {"__pycache__/"}
+    kernel = {path.name + "/" * path.is_dir() for path in (package / "kernel").iterdir()}
+    there -= {"__init__.py", "py.typed"}
+    kernel -= {"__init__.py", "__pycache__/", "errors.py"}
+    told = set(re.findall(r"(?<=[\s,])(\w+(?:\.py|/))(?=[\s,]|$)", house)) - {"cni_netkit/"}
+    assert told == there | kernel
+
+
+def capabilities_told(column: int) -> set[str]:
+    """What SECURITY.md has in its table of capabilities."""
+    rows = re.findall(
+        r"^\| (CAP_\w+) \| (yes|no) \| (yes|no) \|", (ROOT / "SECURITY.md").read_text(), re.M
+    )
+    return {row[0] for row in rows if row[column] == "yes"}
+
+
+def test_capabilities_are_those_of_the_manifests() -> None:
+    """Of the DaemonSet's agent and of the unit."""
+    daemonset = yaml.safe_load((ROOT / "conf/kubernetes/base/daemonset.yaml").read_text())
+    (agent,) = daemonset["spec"]["template"]["spec"]["containers"]
+    added = {f"CAP_{each}" for each in agent["securityContext"]["capabilities"]["add"]}
+    unit = (ROOT / "conf/systemd/cni-netkit-agent.service").read_text()
+    (bounding,) = re.findall(r"^CapabilityBoundingSet=(.+)$", unit, re.M)
+    assert capabilities_told(1) == added
+    assert capabilities_told(2) == set(bounding.split())
+
+
+@pytest.mark.parametrize(
+    "drawing", sorted(ROOT.glob("docs/drawings/*.svg")), ids=lambda path: path.name
+)
+def test_drawings_are_for_everybody(drawing: Path) -> None:
+    """Well-formed, told in words too, for light and for dark, and in some document."""
+    svg = "{http://www.w3.org/2000/svg}"
+    root = ElementTree.fromstring(drawing.read_text())
+    assert root.tag == f"{svg}svg"
+    assert all(root.findtext(f"{svg}{each}") for each in ("title", "desc"))
+    style = root.findtext(f"{svg}style") or ""
+    light, _, dark = style.partition("prefers-color-scheme: dark")
+    used = {each for element in root.iter() for each in element.get("class", "").split()}
+    coloured = {name for name in used if re.search(rf"\.{name} {{[^}}]*#", light)}
+    assert coloured
+    assert {name for name in coloured if not re.search(rf"\.{name} {{[^}}]*#", dark)} == set()
+    assert any(f"drawings/{drawing.name}" in document.read_text() for document in DOCUMENTS)

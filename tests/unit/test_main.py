@@ -1,10 +1,12 @@
 """The executable: environment and standard input, one document, exit status (__main__)."""
 
+import contextlib
 import json
 import os
 import subprocess
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -117,6 +119,45 @@ def test_log_on_standard_error() -> None:
     assert line["level"] == "error"
     assert line["event"] == answered.document["msg"]
     assert (line["verb"], line["container"], line["ifname"]) == ("ADD", "c1", "eth0")
+
+
+def on_terminal(stdin: bytes, *descriptors: int) -> tuple[str, str, str]:
+    """Execute an ADD with some of its outputs on a terminal: what came there, and on the others."""
+    primary, terminal = os.openpty()
+    plugin = subprocess.Popen(
+        [sys.executable, "-m", "cni_netkit"],
+        stdin=subprocess.PIPE,
+        stdout=terminal if 1 in descriptors else subprocess.PIPE,
+        stderr=terminal if 2 in descriptors else subprocess.PIPE,
+        env={"PATH": os.environ["PATH"], "CNI_COMMAND": "ADD", **ENVIRONMENT},
+    )
+    os.close(terminal)
+    output, said = plugin.communicate(stdin)
+    seen = b""
+    # Nobody has the other end open any more: then reading ends with EIO (pty(7)).
+    with contextlib.suppress(OSError):
+        while more := os.read(primary, 65536):
+            seen += more
+    os.close(primary)
+    return seen.decode(), (output or b"").decode(), (said or b"").decode()
+
+
+def test_error_on_a_terminal_is_told_once(tmp_path: Path) -> None:
+    """By the error object alone, where both channels are the terminal; the log's file has its line."""
+    stdin = json.dumps(conf(mtu=1, log={"file": str(tmp_path / "log")})).encode()
+    seen, _, _ = on_terminal(stdin, 1, 2)
+    assert json.loads(seen)["code"] == 7
+    assert seen.count("mtu") == 1
+    assert json.loads((tmp_path / "log").read_text())["event"] == json.loads(seen)["msg"]
+
+
+@pytest.mark.parametrize("terminal", [1, 2])
+def test_error_on_two_channels_is_told_on_both(terminal: int) -> None:
+    """Where one is a terminal and the other is not, each has what it has for a runtime."""
+    seen, output, said = on_terminal(json.dumps(conf(mtu=1)).encode(), terminal)
+    document, line = (seen, said) if terminal == 1 else (output, seen)
+    assert json.loads(document)["code"] == 7
+    assert json.loads(line)["event"] == json.loads(document)["msg"]
 
 
 def test_input_that_cannot_be_read() -> None:

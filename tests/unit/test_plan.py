@@ -10,6 +10,7 @@ from cni_netkit.facts import Facts, Nic, needed
 from cni_netkit.kernel.model import Feature, Link, Queue
 from cni_netkit.outcome import Outcome
 from cni_netkit.plan import (
+    LACKING,
     Plan,
     check_prerequisites,
     decide,
@@ -243,6 +244,43 @@ def test_kernel_lacks_a_feature(more: dict[str, Any], lacking: str, words: list[
     """Error 100 names the feature, the option that needs it and since when Linux has it."""
     with refused(100, *words):
         plan_of(replace(FACTS, features=EVERYTHING - {lacking}), **more)
+
+
+SCRUBS: dict[str, Any] = {"peerScrub": "none"}
+AF_XDP: dict[str, Any] = {"lease": {"device": "eth0", "workload": "af_xdp"}}
+
+
+def followed(remedy: str, given: dict[str, Any]) -> tuple[dict[str, Any], frozenset[str]]:
+    """The configuration, and what the kernel has, once the advice was taken."""
+    if remedy == 'build the kernel with CONFIG_NETKIT=y, or set fallback to "veth"':
+        return given | VETH, frozenset()
+    if remedy == "leave the option out":
+        return {key: given[key] for key in given.keys() - SCRUBS.keys()}, EVERYTHING - {"scrub"}
+    assert remedy in (
+        "run Linux 7.1 or later, built with CONFIG_NETKIT=y",
+        "run a newer kernel",
+        "install or build the module xsk_diag: by it the agent knows whose a socket is",
+    )
+    return given, frozenset(LACKING)
+
+
+ASKED = [{}, IPAM, SCRUBS, LEASE, SINGLE, SINGLE | LEASE, SINGLE | AF_XDP, SCRUBS | LEASE]
+
+
+@pytest.mark.parametrize(
+    ("more", "lacking"),
+    [(more, feature) for more in ASKED for feature in sorted(needed(believed(**more)))],
+    ids=str,
+)
+def test_what_error_100_advises_is_possible(more: dict[str, Any], lacking: str) -> None:
+    """What follows is no error 7: a veth pair stands for no single device, and leases no queues."""
+    nic = replace(NIC, preparation=preparation(queues="1-7", role="af_xdp"))
+    lacks = {"netkit", "scrub", "single", "queue-create"} if lacking == "netkit" else {lacking}
+    facts = Facts(frozenset(LACKING) - lacks, 1400, nic)
+    with refused(100) as error:
+        check_prerequisites(believed(**more), facts)
+    given, features = followed(error.details, more)
+    assert check_prerequisites(believed(**given), replace(facts, features=features))
 
 
 def test_feature_that_is_not_needed() -> None:

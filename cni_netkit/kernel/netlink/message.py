@@ -1,7 +1,7 @@
 """rtnetlink messages: a fixed header, then attributes (struct nlattr).
 
-Every ADD sends a dozen of them; packed here they take a tenth of the time (DESIGN.md, D-3). Other
-families are pyroute2's. Follows include/uapi/linux/netlink.h and rtnetlink.h.
+Every ADD sends a dozen of them; packed here they take a tenth of the time (docs/decisions/D-3.md).
+Follows include/uapi/linux/netlink.h and rtnetlink.h.
 """
 
 import struct

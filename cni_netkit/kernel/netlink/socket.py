@@ -1,6 +1,7 @@
 """A plain netlink socket: several requests in one send, the kernel's own words in every error.
 
-Messages are encoded and decoded by pyroute2. Its sockets are not used: see DESIGN.md, D-3.
+A message is bytes, packed by whoever asks: rtnetlink, ethtool, sock_diag. Those of two families are
+pyroute2's, the netdev family's and nftables'. Its sockets are not used: see docs/decisions/D-3.md.
 Follows include/uapi/linux/netlink.h and Documentation/userspace-api/netlink/intro.rst.
 """
 
