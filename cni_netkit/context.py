@@ -53,6 +53,10 @@ class Context:
         """The attachments that hold queues of a NIC, by queue number."""
         return records.holders(self.store, nic)
 
+    def addressed(self, address: str) -> Attachment | None:
+        """Another attachment that has an address, as far as records tell."""
+        return records.addressed(self.store, address, self.attachment)
+
     def save(self, outcome: Outcome) -> None:
         """Put the outcome so far on record.
 

@@ -10,9 +10,10 @@ from cni_netkit.facts import Facts, Nic, needed
 from cni_netkit.kernel.model import LinkSpec
 from cni_netkit.outcome import Outcome
 from cni_netkit.record import Record
-from cni_netkit.spec.config import Limits, NetConf
+from cni_netkit.spec.config import NetConf
 from cni_netkit.spec.errors import CNIError, Code
 from cni_netkit.spec.lease import Lease, ranges
+from cni_netkit.spec.runtime import Limits
 from cni_netkit.steps.address import ContainerAddresses, HostRoutes
 from cni_netkit.steps.bandwidth import Bandwidth
 from cni_netkit.steps.base import Step, missing_nic

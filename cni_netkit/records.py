@@ -1,6 +1,6 @@
 """What records say together, and whether what they speak of is still there."""
 
-from cni_netkit.attachment import bears
+from cni_netkit.attachment import Attachment, bears
 from cni_netkit.kernel.errors import NoNamespace
 from cni_netkit.kernel.model import Link
 from cni_netkit.kernel.namespace import Namespace
@@ -17,6 +17,15 @@ def holders(store: Store, nic: str) -> dict[int, str]:
             for queue, _ in record.outcome.get("leases", ()):
                 found[queue] = str(record.attachment)
     return found
+
+
+def addressed(store: Store, address: str, but: Attachment) -> Attachment | None:
+    """Which attachment, but one, has an address, as far as records tell."""
+    for record in store.all():
+        given = (each["address"] for each in record.outcome.get("addresses", ()))
+        if record.attachment != but and any(each.partition("/")[0] == address for each in given):
+            return record.attachment
+    return None
 
 
 def netns_of(record: Record) -> str:

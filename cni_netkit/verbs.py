@@ -83,6 +83,8 @@ def handle(
 
 def add(request: Request) -> JSON:
     """Attach: all or nothing."""
+    if not request.has_version:
+        log.warning(NO_VERSION, remedy='add "cniVersion": "1.0.0" to the network configuration')
     conf = validate(request.config, request.arguments.get("MAC"))
     previous = results.read(conf.prev_result or {}, request.version)
     attachment = _attachment(request)
@@ -195,6 +197,10 @@ def version(request: Request) -> JSON:
     """Name the versions of the specification that this plugin speaks."""
     return {"cniVersion": request.version, "supportedVersions": list(versions.SUPPORTED)}
 
+
+NO_VERSION = (
+    "the network configuration has no cniVersion: 0.1.0 holds, whose results have no interfaces"
+)
 
 PREREQUISITES = frozenset(
     (Code.KERNEL_LACKS_FEATURE, Code.UNUSABLE_NIC, Code.NO_ADDRESS, Code.BPF_NOT_ATTACHABLE)

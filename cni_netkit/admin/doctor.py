@@ -15,6 +15,7 @@ from cni_netkit.nics import readiness, settings
 from cni_netkit.nics.prepare import LEASING
 from cni_netkit.nics.state import NicState, read_state
 from cni_netkit.plan import LACKING
+from cni_netkit.spec.errors import CNIError
 from cni_netkit.spec.lease import ranges
 
 Looked = tuple[Nic, NicState]
@@ -48,11 +49,13 @@ def main(*, as_json: bool, conflist: str | None) -> int:
     host = Namespace.current()
     try:
         features = host.features(LACKING)
-        nics = _look(host, features)
+        nics, unknown = _look(host, features)
         judged = [
             *verdicts.of_uses(features, [nic for nic, _ in nics], needed=conflist is None),
+            *unknown,
             *(each for nic in nics for each in verdicts.of_workloads(features, *nic)),
             *verdicts.of_configuration(host, conflist),
+            *verdicts.of_networks(conflist),
             verdicts.of_agent(),
             verdicts.of_launcher(),
         ]
@@ -66,12 +69,18 @@ def main(*, as_json: bool, conflist: str | None) -> int:
     return 0 if made["ok"] else 1
 
 
-def _look(host: Namespace, features: frozenset[str]) -> list[Looked]:
-    found = []
+def _look(host: Namespace, features: frozenset[str]) -> tuple[list[Looked], list[JSON]]:
+    """The NICs; and a verdict on each whose record is of a newer release."""
+    found, unknown = [], []
     for nic in leases.nics(host):
         trial = nic.link.up and features >= LEASING
         refusal = host.queues.refusal_to_lend(nic.link) if trial else None
-        record, state = readiness.prepared(nic.link), read_state(host, nic.link)
+        state = read_state(host, nic.link)
+        try:
+            record = readiness.prepared(nic.link)
+        except CNIError as error:
+            record, about = None, f"preparation of {nic.link.name}"
+            unknown.append(verdicts.verdict(about, reason=error.message, remedy=error.details))
         known = replace(
             nic,
             refusal=refusal,
@@ -79,7 +88,7 @@ def _look(host: Namespace, features: frozenset[str]) -> list[Looked]:
             lacking=readiness.lacking(state, record) if record else (),
         )
         found.append((known, state))
-    return found
+    return found, unknown
 
 
 def _nic(nic: Nic, state: NicState) -> JSON:

@@ -10,16 +10,16 @@ from contextlib import closing
 
 from cni_netkit import deadline
 from cni_netkit.admin.failure import Misuse, Unreadable
-from cni_netkit.admin.gone import Found, Judge, Listed, Verdict
+from cni_netkit.admin.gone import Judge, Listed, Verdict
 from cni_netkit.admin.lease import NO_NETWORK
-from cni_netkit.admin.list import check_readable, described
+from cni_netkit.admin.list import Found, check_readable, described
 from cni_netkit.admin.output import JSON, print_json
 from cni_netkit.errors import as_cni_error
 from cni_netkit.kernel.namespace import Namespace
-from cni_netkit.record import Record, cut_off
+from cni_netkit.record import Record
 from cni_netkit.release import release_recorded
 from cni_netkit.spec.request import IDENTIFIER
-from cni_netkit.state import NewerRecord, Store
+from cni_netkit.state import Store
 
 
 def main(arguments: argparse.Namespace) -> int:
@@ -51,8 +51,6 @@ def _found(store: Store, network: str | None) -> list[Found]:
 
 def _entry(found: Found, verdict: Verdict) -> JSON:
     told = {"due": verdict.due, "reason": verdict.reason, "released": False, "problem": None}
-    if isinstance(found, NewerRecord):
-        return described(cut_off(found.attachment)) | {"state": None} | told
     return described(found) | told
 
 

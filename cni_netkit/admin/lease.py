@@ -12,8 +12,6 @@ from contextlib import closing
 from dataclasses import replace
 from typing import Annotated
 
-from pydantic import AfterValidator
-
 from cni_netkit import verbs
 from cni_netkit.admin import options
 from cni_netkit.admin.lease_output import print_leases, print_ways_of_traffic
@@ -29,7 +27,7 @@ from cni_netkit.release import sweep
 from cni_netkit.spec.addresses import ip_interface
 from cni_netkit.spec.errors import CNIError, Code
 from cni_netkit.spec.lease import Lease
-from cni_netkit.spec.model import valid_ifname
+from cni_netkit.spec.model import IFNAME
 from cni_netkit.spec.request import Request
 from cni_netkit.spec.version import NEWEST
 from cni_netkit.state import Store
@@ -47,7 +45,7 @@ NAMES = "/run/netns"
 class Wanted(Lease):
     """What the options say: the lease, and what its device shall be called."""
 
-    if_name: Annotated[str, AfterValidator(valid_ifname)]
+    if_name: Annotated[str, IFNAME]
 
 
 def main(action: Callable[[argparse.Namespace], Record], arguments: argparse.Namespace) -> int:

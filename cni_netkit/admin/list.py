@@ -1,14 +1,16 @@
 """`cni-netkit list`: every attachment on this node, as its record has it."""
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from cni_netkit.admin.failure import Unreadable
 from cni_netkit.admin.output import JSON, on_terminal, print_json, print_table
-from cni_netkit.record import Record
+from cni_netkit.record import Record, cut_off
 from cni_netkit.spec.lease import ranges
-from cni_netkit.state import ROOT, Store
+from cni_netkit.state import ROOT, DamagedRecord, NewerRecord, Store
+
+Found = Record | NewerRecord | DamagedRecord
 
 POD_ARGUMENTS = {"podNamespace": "K8S_POD_NAMESPACE", "podName": "K8S_POD_NAME"}
 """What Kubernetes runtimes put into CNI_ARGS (containerd, CRI-O)."""
@@ -19,11 +21,13 @@ SHORT_ID = 12
 LONG_ID = 24
 """Up to so many characters somebody may have chosen an id to be read."""
 
+NEWER, DAMAGED = "of a newer release", "damaged"
+
 NO_ATTACHMENT = "there is no attachment on this node"
 
 
 def records() -> list[Record]:
-    """Every record of this node. Raises `Unreadable`."""
+    """Every record of this node that this release knows. Raises `Unreadable`."""
     check_readable()
     return list(Store(ROOT).all())
 
@@ -56,14 +60,15 @@ def leased(record: Record) -> Iterator[tuple[str, int, int]]:
         yield nic, queue, number
 
 
-def report(found: list[Record]) -> JSON:
+def report(found: Sequence[Found]) -> JSON:
     """The report, as docs/admin.md describes it."""
     return {"attachments": [described(record) for record in found]}
 
 
 def main(*, as_json: bool, wide: bool) -> int:
     """Print the report; the exit status."""
-    found = records()
+    check_readable()
+    found = [*Store(ROOT).scan()]
     made = report(found)
     if as_json:
         print_json(made)
@@ -74,7 +79,7 @@ def main(*, as_json: bool, wide: bool) -> int:
     return 0
 
 
-def shown_ids(found: Iterable[Record]) -> dict[str, str]:
+def shown_ids(found: Iterable[Found]) -> dict[str, str]:
     """How each container's id is shown: on a terminal as much of it as tells it from the others."""
     every = sorted({record.attachment.container_id for record in found})
     if not on_terminal():
@@ -88,8 +93,11 @@ def shown_ids(found: Iterable[Record]) -> dict[str, str]:
     return shown
 
 
-def described(record: Record) -> JSON:
+def described(record: Found) -> JSON:
     """An attachment, as docs/admin.md describes it."""
+    if not isinstance(record, Record):
+        state = NEWER if isinstance(record, NewerRecord) else DAMAGED
+        return described(cut_off(record.attachment)) | {"state": state}
     spec = _step(record, "device").get("spec", {})
     return {
         **holder(record),

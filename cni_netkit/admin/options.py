@@ -1,11 +1,12 @@
 """Options of a command, checked with the models of the configuration: one description for both."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
 from cni_netkit.admin.failure import Misuse
+from cni_netkit.spec import faults
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -18,12 +19,10 @@ def checked(model: type[Model], given: Mapping[str, Any], *, positional: str = "
     try:
         return model.model_validate(given)
     except ValidationError as error:
-        raise Misuse(*_faults(error, positional)) from None
+        told = (each.told(_option(each.path, positional)) for each in faults.read(error, model))
+        raise Misuse(*told) from None
 
 
-def _faults(error: ValidationError, positional: str) -> Iterator[str]:
-    for fault in error.errors(include_url=False):
-        text = fault["msg"].removeprefix("Value error, ")
-        key = str(fault["loc"][0]) if fault["loc"] else ""
-        option = key if key == positional else f"--{key.lower()}"
-        yield f"{option}: {text}" if key else text
+def _option(path: str, positional: str) -> str:
+    key = path.partition(".")[0]
+    return key if key in ("", positional) else f"--{key.lower()}"

@@ -7,9 +7,8 @@ import socket
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
-from cni_netkit.admin import launcher
+from cni_netkit.admin import launcher, networks
 from cni_netkit.admin.output import JSON
 from cni_netkit.agent import wire
 from cni_netkit.agent.server import SOCKET
@@ -91,25 +90,47 @@ def of_configuration(host: Namespace, path: str | None) -> Iterator[JSON]:
     if path is None:
         return
     try:
-        given = json.loads(Path(path).read_bytes())
-        plugins = [*_plugins(given)]
+        plugins = [*_of_netkit(networks.plugins(Path(path).read_bytes()))]
     except OSError as error:
         yield verdict(path, needed=True, reason=f"read {path}: {error.strerror}")
         return
-    except (ValueError, TypeError, AttributeError) as error:
+    except ValueError as error:
         yield verdict(path, needed=True, reason=f"{path} is no network configuration: {error}")
         return
     if not plugins:
         yield verdict(path, needed=True, reason=f"{path} has no plugin of type netkit")
     for number, plugin in plugins:
         try:
-            versions.negotiate(plugin.get("cniVersion", versions.SUPPORTED[0]))
+            versions.negotiate(plugin.get("cniVersion") or versions.SUPPORTED[0])
             conf = validate(plugin)
             check_prerequisites(conf, gather_status_facts(host, conf))
             failure = None
         except (CNIError, KernelError) as error:
             failure = as_cni_error(error)
         yield _refused(f"{path}: plugin {number}", failure, needed=True)
+        if not plugin.get("cniVersion"):
+            yield verdict(
+                f"{path}: cniVersion",
+                reason="it is missing, so 0.1.0 holds, whose results have no interfaces, which "
+                "containerd and CRI-O need",
+                remedy='add "cniVersion": "1.0.0", in a list beside "plugins"',
+            )
+
+
+def of_networks(path: str | None) -> Iterator[JSON]:
+    """Whether networks of this node, and of a file to be installed, give the same addresses."""
+    given = [*networks.known(Path(path) if path else None)]
+    shared = [*networks.overlaps(given)]
+    for one, other, addresses in shared:
+        yield verdict(
+            f"addresses of networks {one.name} and {other.name}",
+            reason=f"{one} and {other} both give {addresses}; the host can reach one of two "
+            "containers with one address, and the second ADD fails (error 103)",
+            remedy="give each network ranges of its own (ipam); one that no runtime uses need "
+            f"not be in {networks.FOLDER}",
+        )
+    if given and not shared:
+        yield verdict("addresses of networks")
 
 
 def of_agent() -> JSON:
@@ -161,12 +182,9 @@ def of_launcher() -> JSON:
     return verdict("launcher")
 
 
-def _plugins(given: Any) -> Iterator[tuple[int, JSON]]:
-    """The entries of type netkit, with what runtimes add to them, numbered from 0."""
-    common = {key: given[key] for key in ("cniVersion", "name") if key in given}
-    for number, plugin in enumerate(given.get("plugins", [given])):
-        if plugin.get("type") == "netkit":
-            yield number, {**plugin, **common}
+def _of_netkit(plugins: Sequence[JSON]) -> Iterator[tuple[int, JSON]]:
+    """Those of type netkit, numbered from 0."""
+    return ((number, each) for number, each in enumerate(plugins) if each.get("type") == "netkit")
 
 
 def _refusal(keys: JSON, facts: Facts) -> CNIError | None:

@@ -17,6 +17,7 @@ from cni_netkit.kernel.namespace import Namespace
 from cni_netkit.nics.prepare import prepare
 from cni_netkit.spec.errors import CNIError, Code
 from cni_netkit.spec.nics import Preparation, validate_nics
+from cni_netkit.spec.words import not_json
 
 FILE = Path("/etc/cni-netkit/nics.json")
 RTMGRP_LINK = 1
@@ -57,8 +58,8 @@ def read(path: Path) -> tuple[Preparation, ...]:
         return ()
     except OSError as error:
         raise CNIError(Code.IO_FAILURE, f"read {path}: {error.strerror}") from None
-    except ValueError as error:
-        raise CNIError(Code.UNDECODABLE, f"{path} is no JSON: {error}") from None
+    except (ValueError, RecursionError) as error:
+        raise CNIError(Code.UNDECODABLE, f"{path} is no JSON: {not_json(error)}") from None
 
 
 class Keeper:

@@ -4,7 +4,6 @@ from cni_netkit.attachment import Attachment
 from cni_netkit.ipam.base import Invocation, Ipam
 from cni_netkit.ipam.delegated import Delegated
 from cni_netkit.ipam.host_local import HostLocal
-from cni_netkit.ipam.static import Static
 from cni_netkit.record import Record
 from cni_netkit.spec import version as versions
 from cni_netkit.spec.config import NetConf
@@ -19,6 +18,8 @@ def choose(invocation: Invocation) -> Ipam:
     if kind == "host-local":
         return HostLocal(invocation)
     if kind == "static":
+        from cni_netkit.ipam.static import Static  # few have it, and every call would pay
+
         return Static(invocation)
     return Delegated(invocation)
 

@@ -2,19 +2,12 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from ipaddress import IPv4Address, IPv6Address
-from typing import Any, Protocol, TypeVar
-
-from pydantic import ValidationError
+from typing import Any, Protocol
 
 from cni_netkit.spec import version as versions
-from cni_netkit.spec.addresses import ip_address
 from cni_netkit.spec.errors import CNIError, Code
-from cni_netkit.spec.model import Foreign, fold_keys
 from cni_netkit.spec.result import Result
-
-Address = IPv4Address | IPv6Address
-Model = TypeVar("Model", bound=Foreign)
+from cni_netkit.spec.words import found
 
 
 @dataclass(frozen=True)
@@ -58,37 +51,54 @@ class Ipam(Protocol):
         """Release what belongs to none of the `valid` (container id, interface name)."""
 
 
-def canonical(text: object) -> Address:
-    """Read an address; an IPv4 one in IPv6 clothes becomes IPv4. Raises ValueError."""
-    address = ip_address(str(text))
-    mapped = getattr(address, "ipv4_mapped", None)
-    return mapped or address
-
-
 def requested(invocation: Invocation) -> list[str]:
     """Addresses that the request asks for: args.cni.ips, then the ips capability."""
-    found: list[str] = []
+    asked: list[str] = []
     arguments = invocation.config.get("args")
     cni = arguments.get("cni") if isinstance(arguments, dict) else None
     if isinstance(cni, dict):
-        found += _listed("args.cni.ips", cni.get("ips"))
-    return found + capability(invocation, "ips")
+        asked += _strings("args.cni.ips", cni.get("ips"))
+    return asked + capability_ips(invocation)
 
 
-def capability(invocation: Invocation, name: str) -> list[Any]:
-    """A list from runtimeConfig, its key matched without regard to case."""
+def capability_ips(invocation: Invocation) -> list[str]:
+    """The capability ips: addresses to ask for."""
+    return _strings("runtimeConfig.ips", _capability(invocation, "ips"))
+
+
+def capability_ranges(invocation: Invocation) -> list[Any]:
+    """The capability ipRanges: range sets, which nobody has looked at yet."""
+    ranges = _capability(invocation, "ipRanges")
+    return _listed("runtimeConfig.ipRanges", ranges, "lists of objects")
+
+
+def _capability(invocation: Invocation, name: str) -> object:
+    """What runtimeConfig has under a key, which is matched without regard to case."""
     runtime = invocation.config.get("runtimeConfig")
     for key, value in runtime.items() if isinstance(runtime, dict) else ():
         if key.lower() == name.lower():
-            return _listed(f"runtimeConfig.{name}", value)
-    return []
+            return value
+    return None
 
 
-def _listed(path: str, value: object) -> list[Any]:
+def _strings(path: str, value: object) -> list[str]:
+    listed = _listed(path, value, "strings")
+    for number, each in enumerate(listed):
+        if not isinstance(each, str):
+            raise CNIError(
+                Code.INVALID_CONFIGURATION,
+                f"{path}.{number}: must be a string (found {found(each)})",
+            )
+    return listed
+
+
+def _listed(path: str, value: object, what: str) -> list[Any]:
     if value is None:
         return []
     if not isinstance(value, list):
-        raise CNIError(Code.INVALID_CONFIGURATION, f"{path}: {value!r} is no list")
+        raise CNIError(
+            Code.INVALID_CONFIGURATION, f"{path}: must be a list of {what} (found {found(value)})"
+        )
     return value
 
 
@@ -100,18 +110,3 @@ def one_per_family(invocation: Invocation, families: Sequence[int]) -> None:
             f"ipam: CNI version {invocation.version} has no more than one address of a family",
             "configure fewer, or raise cniVersion to 0.3.0 or later",
         )
-
-
-def validate(model: type[Model], ipam: Mapping[str, Any]) -> Model:
-    """Check an "ipam" object. Raises error 7 naming every fault with its path."""
-    try:
-        return model.model_validate(fold_keys(model, ipam))
-    except ValidationError as error:
-        faults = []
-        for fault in error.errors(include_url=False):
-            path = ".".join(["ipam", *map(str, fault["loc"])])
-            faults.append(f"{path}: {fault['msg'].removeprefix('Value error, ')}")
-        raise CNIError(
-            Code.INVALID_CONFIGURATION,
-            f"the network configuration is not valid: {'; '.join(faults)}",
-        ) from None

@@ -10,7 +10,9 @@ from cni_netkit import deadline, turns
 from cni_netkit.ipam.base import Invocation
 from cni_netkit.spec import result as results
 from cni_netkit.spec.errors import CNIError, Code
+from cni_netkit.spec.ipam import BUILT_IN
 from cni_netkit.spec.result import Result
+from cni_netkit.spec.words import meant, shown
 
 
 class Delegated:
@@ -22,6 +24,7 @@ class Delegated:
 
     def add(self) -> Result:
         """ADD of the plugin; if that fails, its DEL, as the specification wants it."""
+        self._find()  # one that is not there has nothing to undo
         try:
             return results.read(self._execute("ADD"), self._invocation.version)
         except CNIError as error:
@@ -92,10 +95,12 @@ class Delegated:
                 program = os.path.join(folder, self._type)
                 if os.path.isfile(program) and os.access(program, os.X_OK):
                     return program
+        near = meant(self._type, BUILT_IN)
         raise CNIError(
             Code.INVALID_CONFIGURATION,
-            f"ipam.type: there is no plugin {self._type!r} in CNI_PATH "
-            f"({':'.join(self._invocation.path) or 'empty'})",
+            f"ipam.type: there is no plugin {shown(self._type)} in CNI_PATH "
+            f"({':'.join(self._invocation.path) or 'empty'})"
+            + (f", did you mean {shown(near)}?" if near else ""),
             "host-local and static are built in; any other plugin must be installed",
         )
 

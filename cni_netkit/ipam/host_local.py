@@ -13,25 +13,25 @@ import ipaddress
 import json
 import os
 from collections.abc import Collection, Iterator, Sequence
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import Path
 
 from cni_netkit import deadline
 from cni_netkit.ipam.base import (
-    Address,
     Invocation,
     LeftBehind,
-    canonical,
-    capability,
+    capability_ranges,
     one_per_family,
     requested,
-    validate,
 )
 from cni_netkit.ipam.owners import Owners, forget
-from cni_netkit.ipam.ranges import DATA_DIR, Config, Range
 from cni_netkit.spec.addresses import ip_address, ip_interface
 from cni_netkit.spec.errors import CNIError, Code
+from cni_netkit.spec.forms import Address, canonical
+from cni_netkit.spec.ipam import DATA_DIR, host_local
+from cni_netkit.spec.ranges import Range
 from cni_netkit.spec.result import JSON, Result
+from cni_netkit.spec.words import shown
 
 LINE_BREAK = "\r\n"
 LAST_RESERVED = "last_reserved_ip."
@@ -44,16 +44,16 @@ class HostLocal:
 
     def __init__(self, invocation: Invocation) -> None:
         self._invocation = invocation
-        raw = dict(invocation.config["ipam"])
-        raw["ipRanges"] = capability(invocation, "ipRanges")
-        self._config = _believed(json.dumps(raw))
+        ranges = capability_ranges(invocation)
+        ipam = invocation.config["ipam"]
+        self._config, self._sets = host_local(json.dumps(ipam), json.dumps(ranges))
         self._folder = f"{self._config.data_dir or DATA_DIR}/{invocation.network}"
         self._owner = invocation.container_id + LINE_BREAK + invocation.ifname
         self._written: list[str] = []
 
     def add(self) -> Result:
         """One address from every range set, all or none. Raises error 106 when exhausted."""
-        sets = self._config.sets
+        sets = self._sets
         one_per_family(self._invocation, [each[0].subnet.version for each in sets])
         wanted = self._requested()
         resolver = _resolver(self._config.resolv_conf)
@@ -84,7 +84,8 @@ class HostLocal:
             for ip in ips:
                 owners.add(self._owner, _name(ip["address"]))
             owners.remember()
-        return Result(ips=tuple(ips), routes=tuple(map(dict, self._config.routes)), dns=resolver)
+        routes = tuple(route.as_json() for route in self._config.routes)
+        return Result(ips=tuple(ips), routes=routes, dns=resolver)
 
     def _take_back(self, error: BaseException) -> None:
         """Remove what this ADD wrote. Raises `LeftBehind` where that fails."""
@@ -148,7 +149,7 @@ class HostLocal:
                 address = canonical(text.partition("/")[0])
             except ValueError:
                 raise CNIError(
-                    Code.INVALID_CONFIGURATION, f"the requested address {text!r} is none"
+                    Code.INVALID_CONFIGURATION, f"the requested address {shown(text)} is none"
                 ) from None
             if address not in found:
                 found.append(address)
@@ -322,12 +323,6 @@ def _flock(descriptor: int) -> bool:
     except BlockingIOError:
         return False
     return True
-
-
-@lru_cache(16)
-def _believed(ipam: str) -> Config:
-    """The "ipam" object as JSON; a node has few, and an agent is asked over and over."""
-    return validate(Config, json.loads(ipam))
 
 
 def _name(address: str) -> str:

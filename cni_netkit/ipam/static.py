@@ -1,59 +1,18 @@
 """The static IPAM: addresses as configured, or as the request asks (cf. the reference plugin)."""
 
+import json
 from collections.abc import Collection, Sequence
 
-from pydantic import field_validator
+from pydantic import ValidationError
 
-from cni_netkit.ipam.base import (
-    Invocation,
-    canonical,
-    capability,
-    one_per_family,
-    requested,
-    validate,
-)
-from cni_netkit.spec.addresses import ip_address, ip_interface
-from cni_netkit.spec.config import DNS
+from cni_netkit.ipam.base import Invocation, capability_ips, one_per_family, requested
+from cni_netkit.spec.addresses import ip_interface
 from cni_netkit.spec.errors import CNIError, Code
-from cni_netkit.spec.model import Foreign
-from cni_netkit.spec.result import JSON, Result, read_route
-
-
-class Address(Foreign):
-    """An address with its prefix length, and its gateway."""
-
-    address: str
-    gateway: str | None = None
-
-    @field_validator("address")
-    @classmethod
-    def _with_prefix(cls, value: str) -> str:
-        if "/" not in value:
-            raise ValueError(f"{value!r} has no prefix length, for example /24")
-        address, _, prefix = value.partition("/")
-        ip_interface(value)
-        mapped = canonical(address)
-        if str(mapped) != str(ip_address(address)):  # IPv4 in IPv6 clothes
-            prefix = str(int(prefix) - 96)
-        return str(ip_interface(f"{mapped}/{prefix}"))
-
-    @field_validator("gateway")
-    @classmethod
-    def _an_address(cls, value: str | None) -> str | None:
-        return str(canonical(value)) if value else None
-
-
-class Config(Foreign):
-    """The "ipam" object of type static."""
-
-    addresses: tuple[Address, ...] = ()
-    routes: tuple[JSON, ...] = ()
-    dns: DNS = DNS()
-
-    @field_validator("routes")
-    @classmethod
-    def _readable(cls, value: tuple[JSON, ...]) -> tuple[JSON, ...]:
-        return tuple(map(read_route, value))
+from cni_netkit.spec.forms import canonical
+from cni_netkit.spec.ipam import believed
+from cni_netkit.spec.result import JSON, Result
+from cni_netkit.spec.static import StaticAddress, StaticConf
+from cni_netkit.spec.words import shown
 
 
 class Static:
@@ -61,15 +20,18 @@ class Static:
 
     def __init__(self, invocation: Invocation) -> None:
         self._invocation = invocation
-        self._config = validate(Config, invocation.config["ipam"])
+        self._config = believed(json.dumps(invocation.config["ipam"]), StaticConf)
 
     def add(self) -> Result:
         """The addresses of the ips capability, else of args.cni.ips, else configured and IP=."""
-        asked = capability(self._invocation, "ips") or requested(self._invocation)
+        asked = capability_ips(self._invocation) or requested(self._invocation)
         if asked:
-            ips = [_entry(_checked(text), None) for text in asked]
+            ips = [_entry(_checked(text)) for text in asked]
         else:
-            ips = [_entry(each.address, each.gateway) for each in self._config.addresses]
+            ips = [
+                _entry(str(each.address), str(each.gateway or ""))
+                for each in self._config.addresses
+            ]
             ips += self._of_arguments()
         one_per_family(self._invocation, [ip_interface(ip["address"]).version for ip in ips])
         if not ips:
@@ -80,7 +42,7 @@ class Static:
             )
         return Result(
             ips=tuple(ips),
-            routes=self._config.routes,
+            routes=tuple(route.as_json() for route in self._config.routes),
             dns=self._config.dns.model_dump(exclude_defaults=True, mode="json"),
         )
 
@@ -99,7 +61,7 @@ class Static:
     def _of_arguments(self) -> list[JSON]:
         """IP and GATEWAY of CNI_ARGS; a gateway belongs to the addresses in whose subnet it is."""
         ips = [
-            _entry(_checked(text.strip()), None)
+            _entry(_checked(text.strip()))
             for text in self._invocation.arguments.get("IP", "").split(",")
             if text.strip()
         ]
@@ -116,15 +78,15 @@ class Static:
         return ips
 
 
-def _entry(address: str, gateway: str | None) -> JSON:
+def _entry(address: str, gateway: str = "") -> JSON:
     return {"address": address} | ({"gateway": gateway} if gateway else {})
 
 
 def _checked(text: object) -> str:
     try:
-        return Address.model_validate({"address": text}).address
-    except ValueError:
+        return str(StaticAddress.model_validate({"address": text}).address)
+    except ValidationError:
         raise CNIError(
             Code.INVALID_CONFIGURATION,
-            f"the requested address {text!r} is not of the form 10.1.0.2/24",
+            f"the requested address {shown(text)} is not of the form 10.1.0.2/24",
         ) from None

@@ -5,11 +5,12 @@ pass the annotations of a pod, a map of strings, under `CAPABILITY`, with ADD, C
 """
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from cni_netkit.spec.errors import CNIError, Code
+from cni_netkit.spec.words import cut, found, meant, not_json
 
 CAPABILITY = "io.kubernetes.cri.pod-annotations"
 PREFIX = "cni-netkit/"
@@ -48,8 +49,17 @@ of its own.
 def valid_choice(key: str) -> str:
     """Pass a key of allowAnnotations on. Raises ValueError for one that is never a pod's choice."""
     if key not in CHOICES:
-        raise ValueError(f"is no key that a pod may choose; those are {', '.join(CHOICES)}")
+        near = meant(key, CHOICES)
+        raise ValueError(
+            f"is no key that a pod may choose; those are {', '.join(CHOICES)}"
+            + (f"; did you mean {near}?" if near else "")
+        )
     return key
+
+
+def _no_choice(key: str, choices: Iterable[str] = CHOICES) -> str:
+    near = meant(key, choices)
+    return "is no key that a pod may choose" + (f" (did you mean {near}?)" if near else "")
 
 
 @dataclass(frozen=True)
@@ -90,7 +100,7 @@ def choose(own: Mapping[str, Any], runtime: object, capabilities: object) -> Cho
     if not isinstance(given, Mapping):
         raise CNIError(
             Code.INVALID_CONFIGURATION,
-            f"runtimeConfig.{CAPABILITY} is no object of annotations (found {given!r})",
+            f"runtimeConfig.{CAPABILITY} is no object of annotations (found {found(given)})",
             "the container runtime sets it",
         )
     config = dict(own)
@@ -101,7 +111,7 @@ def choose(own: Mapping[str, Any], runtime: object, capabilities: object) -> Cho
         try:
             chosen = _value(key, value, allowed)
         except ValueError as fault:
-            faults.append(f"annotation {name}: {fault} (found {value!r})")
+            faults.append(f"annotation {name}: {fault} (found {_quoted(value)})")
             continue
         annotations[key] = name
         if isinstance(chosen, dict):
@@ -120,6 +130,11 @@ def choose(own: Mapping[str, Any], runtime: object, capabilities: object) -> Cho
     return Chosen(config, annotations)
 
 
+def _quoted(value: object) -> str:
+    """As it may stand in a pod's YAML: in single quotes, where JSON is in it."""
+    return repr(cut(value)) if isinstance(value, str) else found(value)
+
+
 def _check_capability(allowed: Collection[str], capabilities: object) -> None:
     """A runtime passes nothing on that was not asked for, and no pod would ever be told."""
     if allowed and not (isinstance(capabilities, Mapping) and capabilities.get(CAPABILITY) is True):
@@ -136,18 +151,18 @@ def _value(key: str, given: object, allowed: Collection[str]) -> object:
     if key.startswith("lease."):
         raise ValueError(f'is written as {PREFIX}lease: {{"{key.removeprefix("lease.")}": ...}}')
     if key not in CHOICES:
-        raise ValueError(f"{key} is no key that a pod may choose")
+        raise ValueError(f"{key} {_no_choice(key)}")
     if key != "lease" and key not in allowed:
         raise ValueError(f"{key} is not in allowAnnotations")
     if not isinstance(given, str):
-        raise ValueError("is no string")
+        raise ValueError("must be a string")
     if key in TEXTS:
         return given
     value = _json(given)
     if key in NUMBERS:
         # null would be as good as absent, and hide that somebody asked for something.
         if isinstance(value, bool) or not isinstance(value, int):
-            raise ValueError("must be an integer")
+            raise ValueError("must be a whole number")
         return value
     return _lease(value, allowed)
 
@@ -156,7 +171,7 @@ def _json(text: str) -> object:
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"is not JSON: {error}") from None
+        raise ValueError(f"is not JSON: {not_json(error)}") from None
 
 
 def _lease(chosen: object, allowed: Collection[str]) -> dict[str, Any]:
@@ -165,7 +180,7 @@ def _lease(chosen: object, allowed: Collection[str]) -> dict[str, Any]:
     faults = []
     for key, value in chosen.items():
         if key not in LEASE:
-            faults.append(f"{key} is no key that a pod may choose")
+            faults.append(f"{key} {_no_choice(key, LEASE)}")
         elif not LEASE[key].intersection(allowed):
             faults.append(f"lease.{key} is not in allowAnnotations")
         elif value is None:

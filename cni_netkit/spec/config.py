@@ -4,24 +4,21 @@ Keys and meanings are the contract's (README, "Configuration"); names follow the
 (Documentation/netlink/specs/rt-link.yaml) in camelCase.
 """
 
-import re
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
-from cni_netkit.spec.annotations import Chosen, choose, valid_choice
-from cni_netkit.spec.errors import CNIError, Code
-from cni_netkit.spec.lease import LIST, WORD, Lease
-from cni_netkit.spec.model import Foreign, Model, fold_keys, valid_ifname
+from cni_netkit.spec import faults, ipam
+from cni_netkit.spec.annotations import CHOICES, Chosen, choose, valid_choice
+from cni_netkit.spec.dns import DNS, CapabilityDNS
+from cni_netkit.spec.errors import CNIError
+from cni_netkit.spec.faults import Fault
+from cni_netkit.spec.lease import Lease
+from cni_netkit.spec.model import IFNAME, Form, Model, fold_keys, zero_or
+from cni_netkit.spec.runtime import DeviceID, Limits, RuntimeConfig
 
-MTU_MIN, MTU_MAX = 68, 65535
-DEVICE_ID_FORM = r"[A-Za-z0-9][A-Za-z0-9_.:@-]*"
-"""What becomes part of a path under /sys/bus."""
-
-RATE_MAX = 2**64 - 1
-BURST_MAX = 8 * (2**32 - 1) - 1
-"""In bits, as in the reference plugin: below 4 GiB less a byte."""
+MTU = zero_or(68, 65535, "automatic")
 
 FOREIGN_KEYS = frozenset(
     {"type", "args", "capabilities", "cniVersions", "disableCheck", "disableGC"}
@@ -34,136 +31,158 @@ BRIDGE_KEYS = frozenset(
 )
 """Keys that are left standing where "netkit" is written in the place of "bridge"."""
 
+PLANNED_KEY = Form("left out", schema={"type": "null"})
+CHOICE_WORDS = f"the keys that a pod may choose: {', '.join(CHOICES)}"
+CHOICE = Form(f"one of {CHOICE_WORDS}", valid_choice, {"enum": [*CHOICES]})
+
 Forwarding = Literal["forward", "blackhole"]
 Scrubbing = Literal["default", "none"]
-
-
-def _valid_mtu(value: int) -> int:
-    if value != 0 and not MTU_MIN <= value <= MTU_MAX:
-        raise ValueError(f"must be 0 (automatic) or from {MTU_MIN} to {MTU_MAX}")
-    return value
-
-
-def _valid_mac(value: str) -> str:
-    if not re.fullmatch(r"([0-9a-fA-F]{2}:){5}[0-9a-fA-F]{2}", value):
-        raise ValueError("is not of the form 02:00:00:00:00:01")
-    if int(value[:2], 16) & 1:
-        raise ValueError("is a multicast address, no device can have it")
-    if value == "00:00:00:00:00:00":
-        raise ValueError("is all zero")
-    return value.lower()
-
-
-def _valid_device_id(value: str) -> str:
-    if value and not re.fullmatch(DEVICE_ID_FORM, value):
-        raise ValueError("is neither a bus address such as 0000:03:00.0 nor a device's name")
-    return value
-
-
-DeviceID = Annotated[str, AfterValidator(_valid_device_id)]
-
-
-def _valid_rate(value: int) -> int:
-    if value != 0 and not 8 <= value <= RATE_MAX:
-        raise ValueError(f"must be 0 (no limit) or from 8 to {RATE_MAX} bits a second")
-    return value
-
-
-def _valid_burst(value: int) -> int:
-    if value != 0 and not 8 <= value <= BURST_MAX:
-        raise ValueError(f"must be 0 (no limit) or from 8 to {BURST_MAX} bits")
-    return value
-
-
-class DNS(Foreign):
-    """Specification section 2, "dns"; overrides what IPAM says."""
-
-    nameservers: tuple[str, ...] = ()
-    domain: str = ""
-    search: tuple[str, ...] = ()
-    options: tuple[str, ...] = ()
-
-
-class CapabilityDNS(Foreign):
-    """The dns capability: other names than in the configuration (CNI conventions document)."""
-
-    servers: tuple[str, ...] = ()
-    searches: tuple[str, ...] = ()
-    options: tuple[str, ...] = ()
-
-
-class Limits(Model):
-    """The bandwidth capability: bits a second, and bits at once; 0 and 0: no limit.
-
-    CNI conventions document. The kernel counts in bytes, and has 32 bits for a burst
-    (TCA_TBF_BURST, include/uapi/linux/pkt_sched.h).
-    """
-
-    ingress_rate: Annotated[int, AfterValidator(_valid_rate)] = 0
-    ingress_burst: Annotated[int, AfterValidator(_valid_burst)] = 0
-    egress_rate: Annotated[int, AfterValidator(_valid_rate)] = 0
-    egress_burst: Annotated[int, AfterValidator(_valid_burst)] = 0
-
-    @model_validator(mode="after")
-    def _rate_and_burst(self) -> "Limits":
-        for which, rate, burst in (
-            ("ingress", self.ingress_rate, self.ingress_burst),
-            ("egress", self.egress_rate, self.egress_burst),
-        ):
-            if bool(rate) != bool(burst):
-                given, missing = ("Rate", "Burst") if rate else ("Burst", "Rate")
-                raise ValueError(f"{which}{given} needs {which}{missing}: set both, or neither")
-        return self
-
-
-class RuntimeConfig(Foreign):
-    """Per-container values for the capabilities that the configuration declares."""
-
-    mac: Annotated[str, AfterValidator(_valid_mac)] | None = None
-    ips: tuple[str, ...] = ()
-    ip_ranges: tuple[tuple[dict[str, Any], ...], ...] = ()
-    dns: CapabilityDNS | None = None
-    device_id: Annotated[DeviceID | None, Field(alias="deviceID")] = None
-    bandwidth: Limits | None = None
 
 
 class Log(Model):
     """Where the log goes besides standard error, and from which level on."""
 
     level: Literal["debug", "info", "warning", "error"] = "info"
+    """Lines below this level are left out. What works is `debug`."""
+
     file: str | None = None
+    """A file that gets a copy of each line. Standard error always has them."""
 
 
 class NetConf(Model):
     """A network configuration of type "netkit"."""
 
     cni_version: Annotated[str, Field(alias="cniVersion")] = "0.1.0"
+    """The version of the specification that request and result are in: 0.1.0, 0.2.0, 0.3.0, 0.3.1,
+    0.4.0, 1.0.0 or 1.1.0. In a list it stands beside `plugins`. Set it: without it 0.1.0 holds,
+    whose results have no interfaces, and in which there is no CHECK, GC or STATUS.
+    """
+
     name: str
+    """The network's name: a letter or digit, then also `_`, `.` and `-`. In a list it stands beside
+    `plugins`.
+    """
+
     pairing: Literal["pair", "single"] = "pair"
+    """A pair, its primary end on the host and its peer end in the container; or one device in the
+    container, for AF_XDP and io_uring.
+
+    Linux: 6.7, `single` 7.1
+    """
+
     mode: Literal["l3", "l2"] = "l3"
+    """netkit's operating mode: without MAC addresses and neighbours, or with them.
+
+    Linux: 6.7
+    """
+
     policy: Forwarding = "forward"
+    """What the primary end does with a packet while no BPF program is attached to it.
+
+    Linux: 6.7
+    Needs: `pairing: pair` for `blackhole`
+    """
+
     peer_policy: Forwarding = "forward"
+    """The same of the peer end.
+
+    Linux: 6.7
+    Needs: `pairing: pair` for `blackhole`
+    """
+
     scrub: Scrubbing = "default"
+    """Whether packets lose mark and priority where they leave the primary end's namespace.
+
+    Linux: 6.12
+    Needs: `pairing: pair` for `none`
+    """
+
     peer_scrub: Scrubbing = "default"
+    """The same of the peer end.
+
+    Linux: 6.12
+    Needs: `pairing: pair` for `none`
+    """
+
     headroom: Annotated[int, Field(ge=0, le=65535)] = 0
+    """Room before each packet, in bytes.
+
+    Linux: 6.14
+    """
+
     tailroom: Annotated[int, Field(ge=0, le=65535)] = 0
-    mtu: Annotated[int, AfterValidator(_valid_mtu)] = 0
-    if_name: Annotated[str, AfterValidator(valid_ifname)] | None = None
+    """Room behind each packet, in bytes.
+
+    Linux: 6.14
+    """
+
+    mtu: Annotated[int, MTU] = 0
+    """MTU of both ends, in bytes. Automatic is that of `lease.device`, else of the device that the
+    default route uses, else 1500.
+    """
+
+    if_name: Annotated[str, IFNAME] | None = None
+    """Name of the device in the container, where it shall differ from CNI_IFNAME: for a single
+    device behind another plugin.
+    """
+
     ipam: dict[str, Any] | None = None
+    """Who gives addresses. `type` must be in it: `host-local` and `static` are built in, any other
+    type is executed from CNI_PATH.
+    """
+
     ip_masq: bool = False
+    """Masquerade what leaves the node from the container's addresses.
+
+    Needs: `ipam`, and `pairing: pair`
+    """
+
     ip_masq_backend: Literal["nftables"] = "nftables"
+    """What masquerades."""
+
     lease: Lease | None = None
+    """Receive queues of a physical NIC for the container's device.
+
+    Linux: 7.1
+    Needs: a NIC whose driver lends queues, and no `fallback`
+    """
+
     device_id: Annotated[DeviceID, Field(alias="deviceID")] = ""
+    """The NIC, as a runtime writes it beside these keys (Multus, for a network with a resource)."""
+
     pci_bus_id: Annotated[DeviceID, Field(alias="pciBusID")] = ""
-    bpf: Any = None
+    """The same under another name."""
+
+    bpf: Annotated[Any, PLANNED_KEY] = None
+    """BPF programs for the ends. Planned: refused with error 2 until then."""
+
     fallback: Literal["none", "veth"] = "none"
+    """On a kernel without netkit: an error, or a veth pair in its place, of which result and log
+    tell.
+
+    Linux: any
+    Needs: `pairing: pair`, and no `lease`, for `veth`
+    """
+
     dns: DNS | None = None
+    """Name servers for the result, instead of IPAM's."""
+
     log: Log = Log()
+    """The log."""
+
     allow_annotations: Annotated[
-        tuple[Annotated[str, AfterValidator(valid_choice)], ...], Field(strict=False)
+        tuple[Annotated[str, CHOICE], ...], Field(strict=False), Form(f"a list of {CHOICE_WORDS}")
     ] = ()
+    """What a pod may choose by annotation (`cni-netkit/mode: l2`), with containerd and CRI-O.
+
+    Needs: the capability `io.kubernetes.cri.pod-annotations`
+    """
+
     runtime_config: RuntimeConfig = RuntimeConfig()
+    """What the runtime passes for the capabilities that are declared; it writes this itself."""
+
     prev_result: dict[str, Any] | None = None
+    """The result of the plugins before; the runtime writes this itself."""
 
     @model_validator(mode="after")
     def _combinations(self) -> "NetConf":
@@ -277,58 +296,28 @@ def requested_mac_of(raw: Mapping[str, Any]) -> str | None:
 
 def _validated(chosen: Chosen) -> NetConf:
     raw = chosen.config
-    unsupported: list[tuple[str, object]] = []
-    faults: list[str] = []
+    found: list[Fault] = []
     conf: NetConf | None = None
     try:
         conf = NetConf.model_validate(raw)
     except ValidationError as error:
-        for fault in error.errors(include_url=False):
-            path = ".".join(str(part) for part in fault["loc"] if part not in (WORD, LIST))
-            if fault["type"] == "extra_forbidden":
-                unsupported.append((path, fault["input"]))
-            else:
-                faults.append(_describe(chosen.named(path), fault["msg"], fault["input"]))
-    unsupported += [(path, value) for path in PLANNED if (value := _at(raw, path)) is not None]
-    if unsupported and not faults:
-        details = "; ".join(f"{path}: {value!r}" for path, value in unsupported)
-        if BRIDGE_KEYS.intersection(path for path, _ in unsupported):
-            details += (
-                "; leave out what is meant for a bridge: netkit has none, its host end always is "
-                "the gateway; the default route that isDefaultGateway makes goes into ipam.routes"
-            )
-        raise CNIError(
-            Code.UNSUPPORTED_FIELD,
-            "the network configuration has keys that are not supported: "
-            + ", ".join(path + _planned(path) for path, _ in unsupported),
-            details,
-        )
-    if faults:
-        faults += [f"{path} is not supported{_planned(path)}" for path, _ in unsupported]
-        raise CNIError(
-            Code.INVALID_CONFIGURATION,
-            f"{chosen.configuration} is not valid: {'; '.join(faults)}",
-            "mend the named keys; the README lists every key with its values",
-        )
-    assert conf is not None
+        found += faults.read(error, NetConf)
+    found += ipam.find_faults(raw.get("ipam"))
+    found += [
+        Fault(key, "planned, not built yet", raw[key], unknown=True)
+        for key in PLANNED
+        if raw.get(key) is not None
+    ]
+    if conf is None or found:
+        raise _refusal(chosen, found)
     return conf
 
 
-def _planned(path: str) -> str:
-    return " (planned, not built yet)" if path in PLANNED else ""
-
-
-def _describe(path: str, message: str, value: object) -> str:
-    message = message.removeprefix("Value error, ")
-    if not path:
-        return message
-    if isinstance(value, dict):
-        return f"{path}: {message}"
-    return f"{path}: {message[:1].lower()}{message[1:]} (found {value!r})"
-
-
-def _at(raw: Mapping[str, Any], path: str) -> object:
-    value: Any = raw
-    for key in path.split("."):
-        value = value.get(key) if isinstance(value, dict) else None
-    return value
+def _refusal(chosen: Chosen, found: list[Fault]) -> CNIError:
+    error = faults.refusal(found, chosen.configuration, chosen.named)
+    if BRIDGE_KEYS.intersection(fault.path for fault in found if fault.unknown):
+        error.also(
+            "leave out what is meant for a bridge: netkit has none, its host end always is "
+            "the gateway; the default route that isDefaultGateway makes goes into ipam.routes"
+        )
+    return error

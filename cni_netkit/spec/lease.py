@@ -4,9 +4,10 @@ import re
 from collections.abc import Iterable
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag, model_validator
+from pydantic import Discriminator, Field, Tag, model_validator
 
-from cni_netkit.spec.model import Model, valid_ifname
+from cni_netkit.spec.model import IFNAME, Form, Model
+from cni_netkit.spec.words import shown
 
 QUEUES_MAX = 1024
 """NETKIT_NUM_RX_QUEUES_MAX of drivers/net/netkit.c; queue 0 is the device's own."""
@@ -19,17 +20,17 @@ def parse_queues(value: object) -> tuple[int, ...]:
         for part in value.split(","):
             match = re.fullmatch(r"\s*(\d{1,5})(?:\s*-\s*(\d{1,5}))?\s*", part)
             if not match:
-                raise ValueError(f'{part!r} is neither a queue nor a range such as "8-11"')
+                raise ValueError(f'{shown(part)} is neither a queue nor a range such as "8-11"')
             first, last = int(match[1]), int(match[2] or match[1])
             if last < first:
                 raise ValueError(f"the range {part.strip()} runs backwards")
             numbers.extend(range(first, last + 1))
     elif isinstance(value, list | tuple):
         if any(isinstance(number, bool) or not isinstance(number, int) for number in value):
-            raise ValueError("a list of queues has numbers only")
+            raise ValueError("a list of queues has whole numbers only")
         numbers = list(value)
     else:
-        raise ValueError('must be a list [14, 15] or ranges "8-11,14"')
+        raise ValueError
     if not numbers:
         raise ValueError("is empty: name at least one queue, or leave it out")
     if any(not 0 <= number <= 65535 for number in numbers):
@@ -48,11 +49,35 @@ def ranges(numbers: Iterable[int]) -> str:
     return ",".join(f"{first}-{last}" if last > first else f"{first}" for first, last in parts)
 
 
+QUEUES = Form(
+    'a list of queues [14, 15] or ranges "8-11,14"',
+    parse_queues,
+    {
+        "anyOf": [
+            {
+                "type": "array",
+                "items": {"type": "integer", "minimum": 0, "maximum": 65535},
+                "minItems": 1,
+            },
+            {
+                "type": "string",
+                "pattern": r"^\s*\d{1,5}(\s*-\s*\d{1,5})?\s*(,\s*\d{1,5}(\s*-\s*\d{1,5})?\s*)*$",
+            },
+        ]
+    },
+    reads=True,
+)
+Queues = Annotated[tuple[int, ...], QUEUES]
+
+
 class Flow(Model):
     """What is sent to a port of the container's addresses."""
 
     proto: Literal["tcp", "udp"]
+    """The protocol."""
+
     dst_port: Annotated[int, Field(ge=1, le=65535)]
+    """The port that it is sent to."""
 
 
 def _some_flows(value: tuple[Flow, ...]) -> tuple[Flow, ...]:
@@ -61,24 +86,50 @@ def _some_flows(value: tuple[Flow, ...]) -> tuple[Flow, ...]:
     return tuple(dict.fromkeys(value))
 
 
+SOME_FLOWS = Form("a list of objects", _some_flows, {"minItems": 1})
+
 WORD, LIST = "(word)", "(list)"
 """Two forms of one key, which are no part of its path."""
 
 Flows = Annotated[
     Annotated[Literal["address", "none"], Tag(WORD)]
-    | Annotated[tuple[Flow, ...], Field(strict=False), AfterValidator(_some_flows), Tag(LIST)],
+    | Annotated[tuple[Flow, ...], Field(strict=False), SOME_FLOWS, Tag(LIST)],
     Discriminator(lambda value: LIST if isinstance(value, list | tuple) else WORD),
+    Form('"address", "none" or a list of objects {"proto": "tcp", "dstPort": 9000}'),
 ]
 
 
 class Lease(Model):
     """Receive queues of a physical NIC, lent to the container's device."""
 
-    device: Annotated[str, AfterValidator(valid_ifname)] | None = None
+    device: Annotated[str, IFNAME] | None = None
+    """The NIC whose queues are lent. May be left to the runtime (`deviceID`)."""
+
     count: Annotated[int, Field(ge=1, lt=QUEUES_MAX)] = 1
-    queues: Annotated[tuple[int, ...], BeforeValidator(parse_queues)] | None = None
+    """How many queues. They are queues 1 to `count` of the container's device; queue 0 is its own.
+
+    Needs: a pool (`queues`) that is not smaller
+    """
+
+    queues: Queues | None = None
+    """The pool to choose from, highest number first. Without it the one that the NIC was prepared
+    with, else every queue but 0.
+    """
+
     workload: Literal["io_uring", "af_xdp"] | None = None
+    """What the queues are for: ADD and STATUS verify that the NIC is prepared for it.
+
+    Linux: 7.1, `af_xdp` with `CONFIG_XDP_SOCKETS_DIAG`
+    Needs: `pairing: single` for `af_xdp`
+    """
+
     flows: Flows | None = None
+    """Rules of the NIC that bring the container's traffic to its queues: all that is sent to its
+    addresses (TCP with `io_uring`, else TCP and UDP), none, or what is sent to the named ports.
+    Without it `address` with `workload: io_uring`, else `none`.
+
+    Needs: no `udp` with `workload: io_uring`, which cannot receive it
+    """
 
     @property
     def wanted_flows(self) -> tuple[str, ...]:

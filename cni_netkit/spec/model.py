@@ -1,12 +1,48 @@
-"""What the models of configurations have in common: they are strict, and null is absent."""
+"""What the models of configurations have in common: null is absent, and nothing is converted.
 
-from collections.abc import Mapping
+A string after a field says what it means, for `cni-netkit schema` and docs/reference.md
+(admin/descriptions.py): a paragraph, then lines "Linux: " with the release that has it first, and
+"Needs: " with what else must be set.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, model_validator
 from pydantic.alias_generators import to_camel
+from pydantic_core import core_schema
 
-from cni_netkit.spec.request import check_ifname
+from cni_netkit.spec.request import IFNAME_BYTES, check_ifname
+
+
+@dataclass(frozen=True, eq=False)
+class Form:
+    """What a value must be like beyond its type, annotated to a field.
+
+    `words` are what follows "must be", `schema` the same for JSON Schema. `check` passes a value
+    on, as it shall be; it raises ValueError, without a text where `words` say enough. `reads`: it
+    is given whatever is there, else what is of the type already.
+    """
+
+    words: str
+    check: Callable[[Any], Any] | None = None
+    schema: Mapping[str, Any] = field(default_factory=dict)
+    reads: bool = False
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> core_schema.CoreSchema:
+        """As pydantic wants it."""
+        if self.check is None:
+            return handler(source)  # type: ignore[no-any-return]
+        if self.reads:
+            return core_schema.no_info_plain_validator_function(self.check)
+        return core_schema.no_info_after_validator_function(self.check, handler(source))
+
+    def __get_pydantic_json_schema__(self, core: Any, handler: Any) -> dict[str, Any]:
+        """Of the type and of the form."""
+        if self.reads:
+            return dict(self.schema)
+        return {"allOf": [handler(core), self.schema]} if self.schema else dict(handler(core))
 
 
 def valid_ifname(value: str) -> str:
@@ -14,6 +50,25 @@ def valid_ifname(value: str) -> str:
     if fault := check_ifname(value):
         raise ValueError(fault)
     return value
+
+
+IFNAME = Form(
+    f"a device name: up to {IFNAME_BYTES} bytes without space, '/' and ':'",
+    valid_ifname,
+    {"pattern": rf"^(?!\.{{1,2}}$)[^/:\s\u0000]{{1,{IFNAME_BYTES}}}$"},
+)
+
+
+def zero_or(least: int, most: int, nought: str, unit: str = "") -> Form:
+    """A number that may be 0, which then means something else."""
+
+    def check(value: int) -> int:
+        if value != 0 and not least <= value <= most:
+            raise ValueError
+        return value
+
+    schema = {"anyOf": [{"const": 0}, {"minimum": least, "maximum": most}]}
+    return Form(f"0 ({nought}) or from {least} to {most}{unit}", check, schema)
 
 
 def without_null(given: object) -> object:
@@ -43,6 +98,17 @@ class Foreign(BaseModel):
     @classmethod
     def _null_is_absent(cls, given: object) -> object:
         return without_null(given)
+
+
+class Shared(BaseModel):
+    """Configurations that reference plugins read, too: keys in any case, as in Go; none unknown."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, alias_generator=to_camel)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _any_case(cls, given: object) -> object:
+        return without_null(fold_keys(cls, given)) if isinstance(given, dict) else given
 
 
 def fold_keys(model: type[BaseModel], given: Mapping[str, Any]) -> dict[str, Any]:

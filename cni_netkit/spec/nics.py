@@ -1,32 +1,48 @@
 """How NICs are to be prepared: /etc/cni-netkit/nics.json, and the words of the command."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
+from cni_netkit.spec import faults
 from cni_netkit.spec.errors import CNIError, Code
-from cni_netkit.spec.lease import parse_queues, ranges
-from cni_netkit.spec.model import Model, valid_ifname
+from cni_netkit.spec.lease import Queues, ranges
+from cni_netkit.spec.model import IFNAME, Model
 
 Role = Literal["io_uring", "af_xdp"]
+
+Valid = TypeVar("Valid", bound=BaseModel)
 
 COUNT_MAX = 65535
 
 
 class Preparation(Model):
-    """One NIC: its role, the pool of queues for containers, and how many it shall have.
+    """One NIC: its role, the pool of queues for containers, and how many it shall have."""
 
-    `channels` counts combined channels, or receive channels where the driver has only those; `ring`
-    is the length of each receive ring in descriptors. `copy`: AF_XDP also where the driver can only
-    copy packets to the socket.
+    device: Annotated[str, IFNAME]
+    """The NIC, in the host's namespace. Each can be there once."""
+
+    role: Role
+    """What its leased queues are for."""
+
+    queues: Queues
+    """The pool for containers, from which leases come that name no `queues`."""
+
+    channels: Annotated[int, Field(ge=1, le=COUNT_MAX)] | None = None
+    """How many combined channels it shall have, or receive channels where the driver has only
+    those. Without it they stay as they are.
+
+    Needs: more than the highest of `queues`, which are numbered from 0
     """
 
-    device: Annotated[str, AfterValidator(valid_ifname)]
-    role: Role
-    queues: Annotated[tuple[int, ...], BeforeValidator(parse_queues)]
-    channels: Annotated[int, Field(ge=1, le=COUNT_MAX)] | None = None
     ring: Annotated[int, Field(ge=1, le=2**32 - 1)] | None = None
+    """Length of each receive ring, in descriptors. Without it it stays as it is."""
+
     copies: Annotated[bool, Field(alias="copy")] = False
+    """AF_XDP also where the driver can only copy packets to the socket.
+
+    Needs: `role: af_xdp`
+    """
 
     @model_validator(mode="after")
     def _fits(self) -> "Preparation":
@@ -57,6 +73,7 @@ class Nics(Model):
     """The file: every NIC that the agent keeps prepared."""
 
     nics: Annotated[tuple[Preparation, ...], Field(strict=False)]
+    """One object for each NIC."""
 
     @model_validator(mode="after")
     def _each_once(self) -> "Nics":
@@ -68,28 +85,21 @@ class Nics(Model):
 
 def validate_nics(raw: object, what: str) -> tuple[Preparation, ...]:
     """The NICs of a file's contents. Raises error 7 with every fault; `what` names the file."""
-    try:
-        return Nics.model_validate(raw).nics
-    except ValidationError as error:
-        raise _invalid(error, what) from None
+    return _validated(Nics, raw, what).nics
 
 
 def validate_preparation(given: dict[str, Any], what: str) -> Preparation:
     """One NIC. Raises error 7 with every fault; `what` says where it comes from."""
+    return _validated(Preparation, given, what)
+
+
+def _validated(model: type[Valid], given: object, what: str) -> Valid:
     try:
-        return Preparation.model_validate(given)
+        return model.model_validate(given)
     except ValidationError as error:
-        raise _invalid(error, what) from None
-
-
-def _invalid(error: ValidationError, what: str) -> CNIError:
-    faults = []
-    for fault in error.errors(include_url=False):
-        path = ".".join(map(str, fault["loc"]))
-        message = fault["msg"].removeprefix("Value error, ")
-        faults.append(f"{path}: {message[:1].lower()}{message[1:]}" if path else message)
-    return CNIError(
+        told = "; ".join(fault.told(fault.path) for fault in faults.read(error, model))
+    raise CNIError(
         Code.INVALID_CONFIGURATION,
-        f"{what} is not valid: {'; '.join(faults)}",
-        "docs/admin.md has every key with its values; nothing was changed",
+        f"{what} is not valid: {told}",
+        "docs/reference.md has every key with its values; nothing was changed",
     )

@@ -2,12 +2,13 @@
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from cni_netkit.spec import version as versions
 from cni_netkit.spec.errors import CNIError, Code
+from cni_netkit.spec.words import found, not_json, shown
 
 IDENTIFIER = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.\-]*\Z")
 IFNAME_BYTES = 15
@@ -35,6 +36,11 @@ class Request:
     added_to: str | None = None
     config: Mapping[str, Any] = field(default_factory=dict)
     environment: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def has_version(self) -> bool:
+        """Whether the configuration names a version; else `version` is the oldest."""
+        return bool(self.config.get("cniVersion"))
 
     @property
     def network(self) -> str:
@@ -75,12 +81,14 @@ def read(
     config = _decode(_read(stdin))
     asked = config.get("cniVersion")
     # As in Go, an empty string and null say as little as no key at all.
-    version = versions.negotiate(versions.SUPPORTED[0] if asked in (None, "") else asked)
+    is_missing = asked in (None, "")
+    version = versions.SUPPORTED[0] if is_missing else versions.negotiate(asked)
     if not versions.at_least(version, verb.since):
         raise CNIError(
             Code.INCOMPATIBLE_VERSION,
             f"{command} exists since CNI version {verb.since}, "
-            f"the network configuration asks for {version}",
+            f"the network configuration asks for {version}"
+            + (", as it has no cniVersion" if is_missing else ""),
             "raise cniVersion in the network configuration",
         )
     _check_name(config)
@@ -178,22 +186,47 @@ def _decode(stdin: bytes) -> dict[str, Any]:
         config = json.loads(stdin)
     except (ValueError, RecursionError) as error:
         raise CNIError(
-            Code.UNDECODABLE, f"the network configuration on standard input is not JSON: {error}"
+            Code.UNDECODABLE,
+            f"the network configuration on standard input is not JSON: {not_json(error)}",
         ) from None
     if not isinstance(config, dict):
         raise CNIError(
             Code.UNDECODABLE,
-            "the network configuration on standard input is not a JSON object",
+            "the network configuration on standard input is not a JSON object "
+            f"(found {found(config)})",
+            "a plugin is given one object, that of a single plugin",
         )
+    if isinstance(config.get("plugins"), list) and "type" not in config:
+        raise _whole_list(config["plugins"])
     return config
+
+
+def _whole_list(plugins: Sequence[Any]) -> CNIError:
+    """Error 7 for what stands in a .conflist: a runtime takes it apart."""
+    kinds = [str(each.get("type", "?")) if isinstance(each, dict) else "?" for each in plugins]
+    place = kinds.index("netkit") if "netkit" in kinds else 0
+    return CNIError(
+        Code.INVALID_CONFIGURATION,
+        "on standard input there is a whole list of plugins "
+        f"({', '.join(kinds) or 'none'}); a plugin is given its own entry alone, "
+        "with cniVersion and name of the list in it",
+        f"jq '{{cniVersion, name}} + .plugins[{place}]' takes the entry out of the file; cnitool "
+        "calls all plugins of a list as a runtime does",
+    )
 
 
 def _check_name(config: Mapping[str, Any]) -> None:
     name = config.get("name")
+    if name is None:
+        raise CNIError(
+            Code.INVALID_CONFIGURATION,
+            "the network configuration has no name",
+            'add one, for example "name": "net"; in a list it stands beside "plugins"',
+        )
     if not isinstance(name, str) or not IDENTIFIER.match(name):
         raise CNIError(
             Code.INVALID_CONFIGURATION,
-            f"name: {name!r} is no network name",
+            f"name: {shown(name)} is no network name",
             "it begins with a letter or digit; '_', '.' and '-' may follow",
         )
 

@@ -3,6 +3,7 @@
 Inside the plugin there is one form, that of 1.1.0; `render` and `read` convert at the edges.
 """
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 from cni_netkit.spec import version as versions
 from cni_netkit.spec.addresses import ip_address, ip_interface, ip_network
 from cni_netkit.spec.errors import CNIError, Code
+from cni_netkit.spec.words import found, shown
 
 INTERFACE_FIELDS_SINCE_1_0 = ("mtu", "socketPath", "pciID")
 """What containernetworking's conversions leave out below 1.0.0; of a route they keep everything."""
@@ -21,6 +23,7 @@ ROUTE_NUMBERS = ("mtu", "advmss", "priority", "table", "scope")
 ROUTE_KEYS = ("dst", "gw", *ROUTE_NUMBERS)
 
 JSON = dict[str, Any]
+U32 = 2**32 - 1
 
 
 @dataclass(frozen=True)
@@ -99,41 +102,63 @@ def read(raw: Mapping[str, Any], version: str) -> Result:
         if not versions.at_least(version, "0.3.0"):
             return _read_0_2(raw)
         return Result(
-            interfaces=tuple(fold(item, INTERFACE_KEYS) for item in raw.get("interfaces") or ()),
-            ips=tuple(_ip(item) for item in raw.get("ips") or ()),
-            routes=tuple(read_route(item) for item in raw.get("routes") or ()),
-            dns=_compact(dict(raw.get("dns") or {})),
+            interfaces=tuple(fold(item, INTERFACE_KEYS) for item in _listed(raw, "interfaces")),
+            ips=tuple(map(_ip, _listed(raw, "ips"))),
+            routes=tuple(map(read_route, _listed(raw, "routes"))),
+            dns=_dns(raw),
             extensions={
                 key: value
                 for key, value in raw.items()
                 if "/" in key  # a vendor's, passed on
             },
         )
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except ValueError as error:
         raise CNIError(
-            Code.UNDECODABLE, f"the previous result cannot be read: {error}", f"it is {dict(raw)!r}"
+            Code.UNDECODABLE,
+            f"the previous result cannot be read: {error}",
+            f"it is {json.dumps(raw)}",
         ) from None
 
 
 def read_route(raw: object) -> JSON:
     """Read a route object. Raises ValueError where it is none."""
     route = _compact(fold(raw, ROUTE_KEYS))
-    destination = route.get("dst")
-    if not isinstance(destination, str) or "/" not in destination:
-        raise ValueError(f"dst {destination!r} is not of the form 10.1.0.0/16")
+    destination = _text(route, "dst", "route")
+    if "/" not in destination:
+        raise ValueError(f"dst of a route is not of the form 10.1.0.0/16 (found {destination})")
     ip_network(destination)
     if "gw" in route:
-        ip_address(route["gw"])
+        ip_address(_text(route, "gw", "route"))
     for name in ROUTE_NUMBERS:
-        if name in route and type(route[name]) is not int:
-            raise ValueError(f"{name} {route[name]!r} is no number")
+        value = route.get(name, 0)
+        if type(value) is not int or not 0 <= value <= U32:
+            raise ValueError(f"{name} of a route must be a whole number (found {found(value)})")
     return route
+
+
+def _text(item: JSON, key: str, what: str) -> str:
+    if key not in item:
+        raise ValueError(f"a {what} has no {key}; it is {shown(item)}")
+    if not isinstance(item[key], str):
+        raise ValueError(f"{key} of a {what} must be a string (found {found(item[key])})")
+    return str(item[key])
+
+
+def _listed(raw: JSON, key: str) -> list[Any]:
+    value = raw.get(key) or []
+    if not isinstance(value, list):
+        raise ValueError(f"{key} must be a list (found {found(value)})")
+    return value
+
+
+def _dns(raw: JSON) -> JSON:
+    return _compact(fold(raw.get("dns") or {}, ()))
 
 
 def fold(raw: object, names: Sequence[str]) -> JSON:
     """Give keys the case of `names`, as Go's JSON decoder does; an exact match wins."""
     if not isinstance(raw, Mapping):
-        raise ValueError(f"{raw!r} is no JSON object")
+        raise ValueError(f"{found(raw)} is no object")
     known = {name.lower(): name for name in names}
     folded: JSON = {known.get(str(key).lower(), str(key)): value for key, value in raw.items()}
     return folded | {key: value for key, value in raw.items() if key in names}
@@ -141,10 +166,10 @@ def fold(raw: object, names: Sequence[str]) -> JSON:
 
 def _ip(item: object) -> JSON:
     raw = fold(item, IP_KEYS)
-    ip_interface(raw["address"])
+    ip_interface(_text(raw, "address", "entry of ips"))
     interface = raw.get("interface")
     if interface is not None and (isinstance(interface, bool) or not isinstance(interface, int)):
-        raise ValueError(f"interface {interface!r} is no index")
+        raise ValueError(f"interface of an address is no index (found {found(interface)})")
     return _compact({key: value for key, value in raw.items() if key != "version"})
 
 
@@ -171,14 +196,15 @@ def _render_0_2(result: Result, version: str) -> JSON:
     return _compact({"cniVersion": version, **by_family, "dns": result.dns})
 
 
-def _read_0_2(raw: Mapping[str, Any]) -> Result:
+def _read_0_2(raw: JSON) -> Result:
     ips: list[JSON] = []
     routes: list[JSON] = []
     for family in ("ip4", "ip6"):
         if entry := fold(raw.get(family) or {}, IP_KEYS):
-            ips.append(_ip({"address": entry["ip"], "gateway": entry.get("gateway")}))
-            routes += [read_route(route) for route in entry.get("routes") or ()]
-    return Result(ips=tuple(ips), routes=tuple(routes), dns=_compact(dict(raw.get("dns") or {})))
+            address = _text(entry, "ip", family)
+            ips.append(_ip({"address": address, "gateway": entry.get("gateway")}))
+            routes += map(read_route, _listed(entry, "routes"))
+    return Result(ips=tuple(ips), routes=tuple(routes), dns=_dns(raw))
 
 
 def _without(names: Sequence[str], item: JSON) -> JSON:

@@ -3,6 +3,7 @@
 from functools import lru_cache
 
 from cni_netkit.spec.errors import CNIError, Code
+from cni_netkit.spec.words import shown
 
 SUPPORTED = ("0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0")
 NEWEST = SUPPORTED[-1]
@@ -16,7 +17,7 @@ def parse(text: object) -> Version:
     if len(parts) != 3 or not all(part.isascii() and part.isdigit() for part in parts):
         raise CNIError(
             Code.UNDECODABLE,
-            f"cniVersion {text!r} in the network configuration is not of the form 1.2.3",
+            f"cniVersion {shown(text)} in the network configuration is not of the form 1.2.3",
             f"supported: {', '.join(SUPPORTED)}",
         )
     major, minor, patch = map(int, parts)

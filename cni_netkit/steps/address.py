@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
+from cni_netkit.kernel.errors import KernelError
 from cni_netkit.kernel.model import RT_TABLE_MAIN, Route
 from cni_netkit.outcome import Outcome
 from cni_netkit.spec.addresses import ip_address, ip_interface, ip_network
+from cni_netkit.spec.errors import CNIError
 from cni_netkit.spec.result import JSON
+from cni_netkit.steps import collision
 from cni_netkit.steps.base import difference, existing
 
 if TYPE_CHECKING:
@@ -119,17 +123,22 @@ class HostRoutes:
             context.host.set({"ipv4/ip_forward": "1"})
         if outcome.has_version(6):
             context.host.set({"ipv6/conf/all/forwarding": "1"})
-        context.host.links.configure(
-            outcome.host_index,
-            self.device,
-            up=True,
-            # It would open the host's services to the container where nobody speaks IPv6, and each
-            # is three more routes for the kernel to walk when the next device comes up.
-            link_local=outcome.has_version(6),
-            addresses=[(address, True) for address in self._gateways(outcome)],
-            routes=self._routes(outcome),
-            exclusive=True,
-        )
+        try:
+            context.host.links.configure(
+                outcome.host_index,
+                self.device,
+                up=True,
+                # It would open the host's services to the container where nobody speaks IPv6, and
+                # each is three more routes for the kernel to walk when the next device comes up.
+                link_local=outcome.has_version(6),
+                addresses=[(address, True) for address in self._gateways(outcome)],
+                routes=self._routes(outcome),
+                exclusive=True,
+            )
+        except KernelError as error:
+            if error.errno != errno.EEXIST:
+                raise
+            raise self._taken(context, outcome, error) from None
 
     def undo(self, context: Context, outcome: Outcome) -> None:
         """They go with the device. Forwarding stays enabled: others may rely on it by now."""
@@ -154,6 +163,18 @@ class HostRoutes:
     def describe(self) -> str:
         """In words."""
         return f"route to the container through {self.device}"
+
+    def _taken(self, context: Context, outcome: Outcome, refusal: KernelError) -> CNIError:
+        """Which of the addresses the host has a route to already, and through which device."""
+        links = context.host.links
+        first, *_ = routes = self._routes(outcome)
+        for route in routes:
+            found = links.route_towards(route.destination)
+            index = found[1] if found and _key(found[0])[0] == _key(route)[0] else None
+            if index and index != outcome.host_index:
+                device = links.get(index=index)
+                return collision.by_device(context, refusal, _address(route), device)
+        return collision.by_device(context, refusal, _address(first), None)
 
     def _gateways(self, outcome: Outcome) -> list[str]:
         gateways = (each["gateway"] for each in outcome.addresses if "gateway" in each)
@@ -181,6 +202,10 @@ def _enable_ipv6(context: Context, device: str) -> None:
 
 def _host_network(address: str) -> str:
     return str(ip_interface(address))
+
+
+def _address(host_route: Route) -> str:
+    return str(ip_interface(host_route.destination).ip)
 
 
 def _key(route: Route) -> tuple[str, str | None, int]:

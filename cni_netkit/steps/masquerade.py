@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
+from cni_netkit.kernel.errors import KernelError
 from cni_netkit.outcome import Outcome
+from cni_netkit.steps import collision
 from cni_netkit.steps.base import difference
 
 if TYPE_CHECKING:
@@ -22,7 +25,17 @@ class Masquerade:
 
     def do(self, context: Context, outcome: Outcome) -> None:
         """Add the rules."""
-        context.host.masquerading.add(self.chain, self.comment, _addresses(outcome))
+        addresses = _addresses(outcome)
+        try:
+            context.host.masquerading.add(self.chain, self.comment, addresses)
+        except KernelError as error:
+            if error.errno != errno.EEXIST:
+                raise
+            owners = context.host.masquerading.owners(addresses)
+            if not owners:
+                raise
+            (address, alias), *_ = owners.items()
+            raise collision.by_alias(context, error, address, alias) from None
 
     def undo(self, context: Context, outcome: Outcome) -> None:
         """Remove them."""

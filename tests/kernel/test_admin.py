@@ -171,3 +171,33 @@ def test_doctor_of_what_is_no_configuration(
     report = cni_netkit.json("doctor", str(path), status=1)
     (said,) = (each for each in report["verdicts"] if each["needed"])
     assert words in said["reason"]
+
+
+def test_a_nic_that_a_newer_release_prepared(node: Node, cni_netkit: Command) -> None:
+    """Doctor goes on without it, and says so."""
+    nic = node.nic()
+    node.prepare(nic, "io_uring", "4-7")
+    path = Path(f"/var/lib/cni/netkit/nics/{nic}.json")
+    path.write_text(json.dumps({**json.loads(path.read_bytes()), "format": 1000}))
+    found = cni_netkit.json("doctor")
+    (verdict,) = [each for each in found["verdicts"] if each["about"] == f"preparation of {nic}"]
+    assert not verdict["ok"]
+    assert f"{nic} was prepared by a newer release" in verdict["reason"]
+    assert "install the newer release again" in verdict["remedy"]
+    assert [each["role"] for each in found["nics"] if each["name"] == nic] == [None]
+
+
+@pytest.mark.any_kernel
+def test_doctor_of_a_configuration_without_a_version(
+    node: Node, cni_netkit: Command, tmp_path: Path
+) -> None:
+    """It works as 0.1.0, and what that means is told; the exit status does not hang on it."""
+    path = tmp_path / "10.conflist"
+    plugins = [{"type": "netkit", "fallback": "veth"}]
+    for version, told in (({}, True), ({"cniVersion": ""}, True), ({"cniVersion": "1.0.0"}, False)):
+        path.write_text(json.dumps({**version, "name": "net", "plugins": plugins}))
+        given = verdicts(cni_netkit.json("doctor", str(path)))
+        assert given[f"{path}: plugin 0"]["ok"]
+        said = given.get(f"{path}: cniVersion", {"ok": True})
+        assert said["ok"] != told
+        assert not told or "0.1.0 holds" in said["reason"]

@@ -203,6 +203,83 @@ def test_host_that_has_a_route_to_the_address_already(node: Node, conf: Conf) ->
     assert judge.world(c) == before
 
 
+ROUTED = "the address 10.1.0.2 is taken by"
+
+
+def test_host_that_has_a_route_through_a_device_of_another(node: Node, conf: Conf) -> None:
+    """The device is named, and what to do."""
+    judge.run("ip", "link", "add", "d0", "type", "dummy")
+    judge.run("ip", "link", "set", "d0", "up")
+    judge.run("ip", "route", "add", "10.1.0.2/32", "dev", "d0")
+    error = node.call("ADD", conf(), node.container()).error
+    assert f"{ROUTED} the device d0 on the host, which is not of cni-netkit" in error["msg"]
+    assert "ip route show table all 10.1.0.2 shows the route" in error["details"]
+
+
+def test_host_that_has_a_route_that_leads_nowhere(node: Node, conf: Conf) -> None:
+    """No device has it."""
+    judge.run("ip", "route", "add", "blackhole", "10.1.0.2/32")
+    error = node.call("ADD", conf(), node.container()).error
+    assert error["code"] == 103
+    assert f"{ROUTED} a route on the host, which is not of cni-netkit" in error["msg"]
+
+
+@pytest.mark.parametrize("mode", ["l3", "l2"])
+def test_an_address_that_another_network_gave(node: Node, conf: Conf, mode: str) -> None:
+    """Two networks with one range: network, container and interface that has the address are named."""
+    one, other = node.container(), node.container()
+    configuration = conf(name="first", mode=mode, ipMasq=True)
+    node.add(configuration, one)
+    (device,) = (each["ifname"] for each in judge.ip("link") if each["ifname"].startswith("nk"))
+    before = judge.world(one, other)
+    error = node.call("ADD", conf(name="second", mode=mode, ipMasq=True), other).error
+    assert error["code"] == 103
+    assert (
+        f"{ROUTED} eth0 of container container-{one} on network first (device {device})"
+    ) in error["msg"]
+    assert "give the networks first and second ranges that do not overlap" in error["details"]
+    assert judge.world(one, other) == before
+    assert judge.pings("10.1.0.2")
+    assert node.call("DEL", configuration, one).ok
+    node.add(conf(name="second", mode=mode, ipMasq=True), other)
+
+
+def test_the_second_address_of_two(node: Node, conf: Conf, dual_stack: JSON) -> None:
+    """The address that is taken is named, not the first one."""
+    only = {"type": "host-local", "ranges": [[{"subnet": "fd00:1::/64"}]]}
+    one = node.container()
+    node.add(conf(name="first", ipam=only), one)
+    error = node.call("ADD", conf(name="second", ipam=dual_stack), node.container()).error
+    assert f"the address fd00:1::2 is taken by eth0 of container container-{one}" in error["msg"]
+
+
+def test_one_static_address_for_two_containers(node: Node, conf: Conf) -> None:
+    """Of one network: then it is not the ranges that are wrong."""
+    static = conf(ipam={"type": "static", "addresses": [{"address": "10.1.0.2/24"}]})
+    one = node.container()
+    node.add(static, one)
+    error = node.call("ADD", static, node.container()).error
+    assert f"{ROUTED} eth0 of container container-{one} on network net" in error["msg"]
+    assert "each of its containers needs an address of its own" in error["details"]
+
+
+def test_an_address_that_is_masqueraded_for_a_container_that_is_gone(
+    node: Node, conf: Conf
+) -> None:
+    """Its namespace was removed behind the runtime's back: pair and route went, the rules stayed."""
+    one = node.container()
+    node.add(conf(name="first", ipMasq=True), one)
+    judge.run("ip", "netns", "delete", one)
+    judge.wait_for(lambda: not judge.ip("route", "show", "10.1.0.2"), "the pair is gone")
+    other = node.container()
+    before = judge.world(other)
+    error = node.call("ADD", conf(name="second", ipMasq=True), other).error
+    assert error["code"] == 103
+    assert "masquerade 10.1.0.2: the kernel answered EEXIST" in error["msg"]
+    assert f"{ROUTED} eth0 of container container-{one} on network first" in error["msg"]
+    assert judge.world(other) == before
+
+
 def test_interface_name_that_is_taken(node: Node, conf: Conf) -> None:
     """A device of that name in the container is left as it is: error 103."""
     c = node.container()

@@ -11,6 +11,7 @@ import pytest
 from cni_netkit.admin import lease, output
 from cni_netkit.admin import list as attachments
 from cni_netkit.attachment import Attachment
+from cni_netkit.record import FORMAT
 from cni_netkit.state import Store
 from tests.unit.given import record, terminal
 from tests.unit.test_admin import call
@@ -104,16 +105,25 @@ def test_what_was_added(
 def test_states(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], store: Store
 ) -> None:
-    """Under way while its process lives, abandoned after; so is a record without its end."""
+    """Under way while its process lives, abandoned after, as a record without its end; and others'."""
     store.create(record(Attachment("a", "c1", "eth0")))
     store.create(record(Attachment("b", "c1", "eth0"), process=[os.getpid(), 1]))
     store.create(record(Attachment("c", "c1", "eth0"), complete=True))
     store.create(cut := record(Attachment("d", "c1", "eth0")))
     (path,) = (store._root / "d").iterdir()
     path.write_bytes(cut.dump()[:-9])
+    store.create(record(Attachment("e", "c1", "eth0")))
+    (path,) = (store._root / "e").iterdir()
+    path.write_text(json.dumps({"format": FORMAT.number + 1}))
     found = listed(monkeypatch, capsys)
     states = {each["network"]: each["state"] for each in found}
-    assert states == {"a": "under way", "b": "abandoned", "c": "complete", "d": "abandoned"}
+    assert states == {
+        "a": "under way",
+        "b": "abandoned",
+        "c": "complete",
+        "d": "abandoned",
+        "e": "of a newer release",
+    }
     assert {each["kind"] for each in found} == {None}
 
 

@@ -81,12 +81,12 @@ def test_options_may_be_shortened(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 FAULTS = {
-    ("--workload", "x"): "--workload: must be",
-    ("--count", "0"): "--count: must be",
-    ("--count", "-1"): "--count: must be",
-    ("--count", "x"): "--count: must be",
+    ("--workload", "x"): "--workload: ",
+    ("--count", "0"): "--count: ",
+    ("--count", "-1"): "--count: ",
+    ("--count", "x"): "--count: ",
     ("--queues", "9-1"): "--queues: the range 9-1 runs backwards",
-    ("--flows", "x"): "--flows: must be",
+    ("--flows", "x"): "--flows: ",
     ("--ifname", "a/b"): "--ifname: has",
     ("--device", "a/b"): "--device: has",
 }

@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 
 from cni_netkit.kernel.model import Bucket, FoundBucket
-from cni_netkit.spec.config import Limits, validate
+from cni_netkit.spec.config import validate
+from cni_netkit.spec.runtime import Limits
 from cni_netkit.steps.bandwidth import bucket
 from tests.unit.given import conf, refused
 
@@ -67,9 +68,12 @@ def test_no_limits(given: Any) -> None:
         ({"egressRate": -8, "egressBurst": 8}, ["runtimeConfig.bandwidth.egressRate", "-8"]),
         ({"egressRate": 8, "egressBurst": MOST + 1}, ["egressBurst", str(MOST)]),
         ({"egressRate": 2**64, "egressBurst": 8}, ["egressRate", str(2**64 - 1)]),
-        ({"egressRate": "1M", "egressBurst": 8}, ["egressRate", "integer", "'1M'"]),
-        ({"egressRate": 1e6, "egressBurst": 8}, ["egressRate", "integer"]),
-        ({"egressRate": True, "egressBurst": 8}, ["egressRate", "integer"]),
+        (
+            {"egressRate": "1M", "egressBurst": 8},
+            ["egressRate", "from 8 to", '(found the string "1M")'],
+        ),
+        ({"egressRate": 1e6, "egressBurst": 8}, ["egressRate", "from 8 to", "1000000.0"]),
+        ({"egressRate": True, "egressBurst": 8}, ["egressRate", "from 8 to", "(found true)"]),
         ("10M", ["runtimeConfig.bandwidth"]),
     ],
     ids=str,

@@ -65,7 +65,7 @@ GOOD: list[tuple[str, list[Any]]] = [
     ("tailroom", [0, 1, 65535]),
     ("mtu", [0, 68, 1500, 65535]),
     ("ifName", ["eth1", "x" * 15]),
-    ("ipam", [{"type": "host-local", "anything": 1}]),
+    ("ipam", [{"type": "host-local", "subnet": "10.1.0.0/24"}, {"type": "x", "anything": 1}]),
     ("ipMasq", [True, False]),
     ("ipMasqBackend", ["nftables"]),
     ("lease.device", ["eth0", "x" * 15]),
@@ -145,9 +145,9 @@ def test_bad_value(path: str, value: object) -> None:
     ("path", "value", "words"),
     [
         ("mtu", 67, "(found 67)"),
-        ("policy", "drop", "(found 'drop')"),
+        ("policy", "drop", '(found "drop")'),
         ("lease.queues", "11-8", "runs backwards"),
-        ("ifName", "a:b", "(found 'a:b')"),
+        ("ifName", "a:b", '(found "a:b")'),
     ],
 )
 def test_bad_value_is_shown(path: str, value: object, words: str) -> None:
@@ -199,13 +199,13 @@ def test_all_faults_at_once() -> None:
 @pytest.mark.parametrize(
     ("more", "path", "value"),
     [
-        ({"foo": "bar"}, "foo", "'bar'"),
+        ({"foo": "bar"}, "foo", '"bar"'),
         ({"lease": {**LEASE, "foo": 17}}, "lease.foo", "17"),
-        ({"log": {"format": "json"}}, "log.format", "'json'"),
+        ({"log": {"format": "json"}}, "log.format", '"json"'),
         ({"MTU": 1500}, "MTU", "1500"),
-        ({"peer_policy": "blackhole"}, "peer_policy", "'blackhole'"),
-        ({"cni_version": "1.0.0"}, "cni_version", "'1.0.0'"),
-        ({"netkit/mode": "l2"}, "netkit/mode", "'l2'"),
+        ({"peer_policy": "blackhole"}, "peer_policy", '"blackhole"'),
+        ({"cni_version": "1.0.0"}, "cni_version", '"1.0.0"'),
+        ({"netkit/mode": "l2"}, "netkit/mode", '"l2"'),
     ],
 )
 def test_unknown_key(more: dict[str, Any], path: str, value: str) -> None:
@@ -402,7 +402,7 @@ def test_a_device_id_is_no_path(key: str, value: str) -> None:
 
 def test_keys_of_a_bridge() -> None:
     """Who writes "netkit" where "bridge" stood is told what to do with the rest."""
-    with refused(2, "isDefaultGateway, hairpinMode", "isDefaultGateway: True", "ipam.routes"):
+    with refused(2, "isDefaultGateway, hairpinMode", "isDefaultGateway: true", "ipam.routes"):
         validate(conf(isDefaultGateway=True, hairpinMode=True))
     with refused(2, "surprise") as error:
         validate(conf(surprise=1))
@@ -507,10 +507,23 @@ def test_flows(lease: dict[str, Any], expected: tuple[str, ...]) -> None:
 @pytest.mark.parametrize(
     ("flows", "path"),
     [
-        ([{"proto": "tcp", "dstPort": 0}], "lease.flows.0.dstPort: input should be"),
-        ([FLOWS[0], {"proto": "icmp", "dstPort": 1}], "lease.flows.1.proto: input should be"),
-        ([{"proto": "tcp"}], "lease.flows.0.dstPort: Field required"),
-        ("adress", "lease.flows: input should be 'address' or 'none' (found 'adress')"),
+        (
+            [{"proto": "tcp", "dstPort": 0}],
+            "lease.flows.0.dstPort: must be a whole number from 1 to 65535 (found 0)",
+        ),
+        (
+            [FLOWS[0], {"proto": "icmp", "dstPort": 1}],
+            'lease.flows.1.proto: must be "tcp" or "udp" (found "icmp")',
+        ),
+        (
+            [{"proto": "tcp"}],
+            "lease.flows.0.dstPort is missing; it must be a whole number from 1 to 65535",
+        ),
+        (
+            "adress",
+            'lease.flows: must be "address", "none" or a list of objects {"proto": "tcp", '
+            '"dstPort": 9000} (found "adress", did you mean "address"?)',
+        ),
         ([], "lease.flows: is empty"),
     ],
     ids=str,

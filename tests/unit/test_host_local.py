@@ -80,7 +80,7 @@ def net(tmp_path: Path) -> Network:
         ({"SUBNET": "10.1.0.0/24", "rangestart": "10.1.0.9"}, [("10.1.0.9/24", "10.1.0.1")]),
         ({"ranges": [[{"Subnet": "10.1.0.0/24"}]]}, [("10.1.0.2/24", "10.1.0.1")]),
         ({**FOUR, "ranges": None, "gateway": None, "rangeEnd": ""}, [("10.1.0.2/24", "10.1.0.1")]),
-        ({**FOUR, "unheardOf": 1}, [("10.1.0.2/24", "10.1.0.1")]),
+        ({**FOUR, "Name": "x", "TYPE": "host-local"}, [("10.1.0.2/24", "10.1.0.1")]),
         ({"subnet": "FD00::/64", "rangeStart": "FD00::00a0"}, [("fd00::a0/64", "fd00::1")]),
     ],
     ids=str,

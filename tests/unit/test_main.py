@@ -180,3 +180,18 @@ def test_closed_input() -> None:
     )
     assert done.returncode == 1
     assert json.loads(done.stdout)["code"] == 5
+
+
+@pytest.mark.parametrize("version", [None, "", "0.1.0"])
+def test_a_missing_version_is_warned_of(version: str | None) -> None:
+    """ADD goes on with 0.1.0, as with the reference plugins, and the log says so and what to do."""
+    given = {**conf(mtu=1), "cniVersion": version}
+    answered = execute("ADD", json.dumps(given).encode(), **ENVIRONMENT)
+    assert answered.document["code"] == 7
+    assert answered.document["cniVersion"] == "0.1.0"
+    lines = [json.loads(line) for line in answered.stderr.splitlines()]
+    warnings = [line for line in lines if line["level"] == "warning"]
+    assert len(warnings) == (0 if version else 1)
+    for line in warnings:
+        assert line["event"].startswith("the network configuration has no cniVersion: 0.1.0 holds")
+        assert '"cniVersion": "1.0.0"' in line["remedy"]

@@ -15,6 +15,7 @@ from cni_netkit.admin.manual import page
 from cni_netkit.admin.parser import EXAMPLES, commands_of, parser
 from tests.unit.test_admin import call
 
+ROOT = Path(__file__).parents[2]
 COMMANDS = {each.prog: each for each in commands_of(parser())}
 
 
@@ -70,7 +71,7 @@ def test_help_of_a_command(
 
 def test_documents_of_an_installation(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """By the name that stays, where install.sh has given it one; another version by its own."""
-    assert Path(command_line.documents()) == Path(__file__).parents[2] / "docs"
+    assert Path(command_line.documents()) == ROOT / "docs"
     (tmp_path / "current").symlink_to("versions/two")
     for name, shown in (("one", "versions/one"), ("two", "current")):
         prefix = tmp_path / "versions" / name
@@ -113,6 +114,14 @@ def test_page_is_sound_and_has_everything() -> None:
     assert "cni-netkit - what there is on this node" in text
 
 
+def test_page_needs_no_package() -> None:
+    """Where a wheel is built there is nothing but the standard library and the build tools."""
+    program = f"import sys; sys.path.insert(0, {str(ROOT)!r}); import cni_netkit.admin.manual as it"
+    command = [sys.executable, "-I", "-S", "-c", f"{program}; print(it.page(), end='')"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert (done.stderr, done.stdout) == ("", page())
+
+
 def test_page_is_the_same_everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
     """A package can be built again: no width of a terminal, no path of this machine."""
     made = []
@@ -120,5 +129,5 @@ def test_page_is_the_same_everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("COLUMNS", columns)
         made.append(page())
     assert made[0] == made[1]
-    assert str(Path(__file__).parents[2]) not in page()
+    assert str(ROOT) not in page()
     assert "%(" not in page()

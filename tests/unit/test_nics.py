@@ -29,16 +29,19 @@ def preparation(**keys: Any) -> Preparation:
 @pytest.mark.parametrize(
     ("given", "fault"),
     [
-        ({"role": "dpdk"}, "role: input should be 'io_uring' or 'af_xdp'"),
-        ({"queues": "8-"}, "queues: '8-' is neither a queue nor a range"),
+        ({"role": "dpdk"}, 'role: must be "io_uring" or "af_xdp" (found "dpdk")'),
+        ({"queues": "8-"}, 'queues: "8-" is neither a queue nor a range'),
         ({"queues": []}, "queues: is empty"),
         ({"device": "a/b"}, "device: has"),
-        ({"channels": 0}, "channels: input should be greater than or equal to 1"),
+        ({"channels": 0}, "channels: must be a whole number from 1 to 65535 (found 0)"),
         ({"channels": 15}, "queues names queue 15, but channels is 15"),
-        ({"ring": "512"}, "ring: input should be a valid integer"),
+        (
+            {"ring": "512"},
+            'ring: must be a whole number from 1 to 4294967295 (found the string "512")',
+        ),
         ({"copy": True}, 'copy is for role "af_xdp"'),
-        ({"copies": True}, "copies: extra inputs are not permitted"),
-        ({"queues": None}, "queues: field required"),
+        ({"copies": True}, "copies is not supported (did you mean copy?)"),
+        ({"queues": None}, "queues is missing; it must be a list of queues [14, 15] or ranges"),
     ],
 )
 def test_faults_are_named_with_their_path(given: dict[str, Any], fault: str) -> None:

@@ -1,6 +1,7 @@
 """Environment and standard input of a call (cni_netkit.spec.request)."""
 
 import errno
+import json
 from typing import Any
 
 import pytest
@@ -205,7 +206,7 @@ def test_undecodable_input(verb: str, data: bytes) -> None:
 @pytest.mark.parametrize("version", ["1", "1.1", "1.1.0.0", "a.b.c", "1.1.x", "-1.0.0", 1, 1.1, []])
 def test_unreadable_version(version: object) -> None:
     """A version that is not of the form 1.2.3 is error 6."""
-    with refused(6, "cniVersion", repr(version)):
+    with refused(6, "cniVersion", json.dumps(version)):
         read_request("ADD", conf(cniVersion=version))
 
 
@@ -285,3 +286,64 @@ def test_version_answers_without_input() -> None:
         raise OSError(errno.EBADF, "Bad file descriptor")
 
     assert read_request("VERSION", stdin=stdin).version == "1.1.0"
+
+
+LIST = {"cniVersion": "1.0.0", "name": "net", "plugins": [{"type": "bridge"}, {"type": "netkit"}]}
+
+
+@pytest.mark.parametrize("verb", [*CONTAINER_VERBS, *NETWORK_VERBS])
+def test_a_whole_list(verb: str) -> None:
+    """Somebody typed `<10-netkit.conflist`: what it is, and the command that takes the entry out."""
+    with refused(
+        7,
+        "a whole list of plugins (bridge, netkit)",
+        "jq '{cniVersion, name} + .plugins[1]'",
+        "cnitool",
+    ):
+        read_request(verb, LIST)
+
+
+@pytest.mark.parametrize("plugins", [[], ["netkit", 5], [{"type": 5}]])
+def test_a_list_of_anything(plugins: list[Any]) -> None:
+    """It is not looked into."""
+    with refused(7, "a whole list of plugins"):
+        read_request("ADD", {**LIST, "plugins": plugins})
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (b"", "is not JSON: it is empty"),
+        (b" \n", "is not JSON: it is empty"),
+        (b"{", "is not JSON: Expecting property name enclosed in double quotes (line 1, column 2)"),
+        (b'{"a": "\xff"}', "is not JSON: it is not UTF-8 (byte 8)"),
+        (b"[" * 100_000, "is not JSON: no program could read it"),
+        (b'{"mtu": ' + b"9" * 5000 + b"}", "is not JSON: no program could read it"),
+        (b"[1]", "is not a JSON object (found the list [1])"),
+        (b"null", "is not a JSON object (found null)"),
+    ],
+    ids=lambda value: repr(value[:10]),
+)
+def test_why_input_cannot_be_decoded(data: bytes, words: str) -> None:
+    """In words for whoever wrote it."""
+    with refused(6, words):
+        read_request("ADD", stdin=lambda: data)
+
+
+def test_no_name() -> None:
+    """It is said to be missing, not to be something."""
+    with refused(7, "the network configuration has no name", '"name": "net"'):
+        read_request("ADD", {"cniVersion": "1.0.0"})
+
+
+@pytest.mark.parametrize("more", [{}, {"cniVersion": None}, {"cniVersion": ""}])
+def test_without_a_version(more: dict[str, Any]) -> None:
+    """It stands for the oldest, and an error on the version says so."""
+    config = {"name": "net", **more}
+    assert not read_request("ADD", config).has_version
+    with refused(1, "the network configuration asks for 0.1.0, as it has no cniVersion"):
+        read_request("STATUS", config)
+    assert read_request("ADD", {**config, "cniVersion": "0.1.0"}).has_version
+    with refused(1, "the network configuration asks for 0.1.0") as error:
+        read_request("STATUS", {**config, "cniVersion": "0.1.0"})
+    assert "has no cniVersion" not in error.message

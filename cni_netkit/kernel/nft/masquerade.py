@@ -85,6 +85,12 @@ class Masquerading:
         """The chain of every attachment, with its comment."""
         return {name: text for name, text in self._table.chains().items() if name != BASE_CHAIN}
 
+    def owners(self, addresses: Iterable[str]) -> dict[str, str]:
+        """The comment of the chain that has to do with an address, of those of which one has."""
+        comments = self.all()
+        chains = {str(each.ip): self._chain_of(each) for each in map(ip_interface, addresses)}
+        return {address: comments.get(chain, "") for address, chain in chains.items() if chain}
+
     def _own(self, chain: str, comment: str, interfaces: Sequence[Interface]) -> list[Ask]:
         """An attachment's part. Made anew for each attempt: encoding a message uses it up."""
         table = self._table
