@@ -25,8 +25,9 @@ def print_ways_of_traffic(record: Record) -> None:
     if any(step["step"] == "flows" for step in record.steps):
         return
     first, *_ = described(record)["leases"]
-    addresses = [each["address"].partition("/")[0] for each in record.config["prevResult"]["ips"]]
-    address = addresses[0] if addresses else "ADDRESS"
+    of_container = [each for each in records() if each.attachment == record.base]
+    addresses = [address for each in of_container for address in described(each)["addresses"]]
+    address = addresses[0].partition("/")[0] if addresses else "ADDRESS"
     kind = "tcp6" if ":" in address else "tcp4"
     rule = f"ethtool -N {first['nic']} flow-type {kind} dst-ip {address} action {first['queue']}"
     for text, indent in (

@@ -180,6 +180,5 @@ def _print_wide(made: JSON) -> None:
             )
             for each in made["attachments"]
         ],
-        whole=True,
         empty=NO_ATTACHMENT,
     )

@@ -1,7 +1,7 @@
 """How a report is shown: tables for people, JSON for programs.
 
-On a terminal a table is laid out in its width, by breaking cells between words. One that does not
-fit so is printed in whole lines, as everything is that goes elsewhere: no cell is ever cut.
+On a terminal a table is laid out in its width, by breaking cells between words. Where that does not
+suffice, each row becomes a block, with a line for each cell. Elsewhere each row is one line.
 """
 
 import json
@@ -71,31 +71,43 @@ def print_text(text: str, indent: str = "", file: TextIO | None = None) -> None:
 
 
 def print_table(
-    columns: Sequence[str],
-    rows: Sequence[Sequence[object]],
-    title: str = "",
-    *,
-    whole: bool = False,
-    empty: str = "",
+    columns: Sequence[str], rows: Sequence[Sequence[object]], title: str = "", *, empty: str = ""
 ) -> None:
-    """Print rows under their headings; what is None shows as "-".
-
-    `whole`: in whole lines, whatever the terminal's width. `empty`: what to say of no rows.
-    """
+    """Print rows under their headings; what is None shows as "-". `empty`: what to say of none."""
     if title:
         console().print(Text(title, style="bold"))
     if not rows:
         print_text(empty)
         return
     cells = [[*columns], *([_words(each) for each in row] for row in rows)]
-    heading, *body = (None if whole else laid_out(cells, console().width)) or cells
+    if lines := laid_out(cells, console().width) if on_terminal() else cells:
+        _print_columns(cells, lines)
+    else:
+        _print_blocks(cells)
+
+
+def _print_columns(cells: Cells, lines: Cells) -> None:
+    """Print a table; `lines` are its cells with line breaks."""
+    heading, *body = lines
     table = Table(*heading, box=None, pad_edge=False, header_style="bold", padding=(0, GAP, 0, 0))
-    for words, lines in zip(cells[1:], body, strict=True):
-        styled = zip(lines, (COLOURS.get(each, "") for each in words), strict=True)
+    for words, row in zip(cells[1:], body, strict=True):
+        styled = zip(row, (COLOURS.get(each, "") for each in words), strict=True)
         table.add_row(*(Text(text, style) for text, style in styled))
     with (made := console(WIDE)).capture() as captured:
         made.print(table)
     print(re.sub(r" +$", "", captured.get(), flags=re.MULTILINE), end="")
+
+
+def _print_blocks(cells: Cells) -> None:
+    heading, *rows = cells
+    longest = max(map(cell_len, heading)) + GAP
+    for number, row in enumerate(rows):
+        if number:
+            print()
+        for name, words in zip(heading, row, strict=True):
+            blanks = " " * (longest - cell_len(name))
+            value = (words, COLOURS.get(words, ""))
+            console(WIDE).print(Text.assemble((name, "bold"), blanks, value))
 
 
 def laid_out(cells: Cells, available: int) -> Cells | None:

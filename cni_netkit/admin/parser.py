@@ -77,7 +77,7 @@ def _add_reports(commands: Any) -> None:
     listed.add_argument(
         "--wide",
         action="store_true",
-        help="all columns, and whole ids, in lines as long as it takes",
+        help="all columns, and whole ids; on a terminal that is too narrow a line for each",
     )
     _shown(
         commands,

@@ -6,9 +6,10 @@ The exit status is 2 for all of it, as argparse has it. Standard library only, a
 import argparse
 import sys
 from collections.abc import Iterable, Sequence
-from difflib import get_close_matches
 from itertools import takewhile
 from typing import Any, NoReturn
+
+from cni_netkit.spec import words
 
 STATUS = 2
 
@@ -64,5 +65,5 @@ def complain(command: str, *faults: str) -> NoReturn:
 
 
 def _meant(given: str, known: Iterable[str]) -> str:
-    close = get_close_matches(given, known, n=1)
-    return f"; did you mean {close[0]}?" if close else ""
+    word = words.meant(given, known)
+    return word and f"; did you mean {word}?"

@@ -1,8 +1,8 @@
 """How NICs are to be prepared: /etc/cni-netkit/nics.json, and the words of the command."""
 
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from cni_netkit.spec import faults
 from cni_netkit.spec.errors import CNIError, Code
@@ -10,8 +10,6 @@ from cni_netkit.spec.lease import Queues, ranges
 from cni_netkit.spec.model import IFNAME, Model
 
 Role = Literal["io_uring", "af_xdp"]
-
-Valid = TypeVar("Valid", bound=BaseModel)
 
 COUNT_MAX = 65535
 
@@ -85,19 +83,10 @@ class Nics(Model):
 
 def validate_nics(raw: object, what: str) -> tuple[Preparation, ...]:
     """The NICs of a file's contents. Raises error 7 with every fault; `what` names the file."""
-    return _validated(Nics, raw, what).nics
-
-
-def validate_preparation(given: dict[str, Any], what: str) -> Preparation:
-    """One NIC. Raises error 7 with every fault; `what` says where it comes from."""
-    return _validated(Preparation, given, what)
-
-
-def _validated(model: type[Valid], given: object, what: str) -> Valid:
     try:
-        return model.model_validate(given)
+        return Nics.model_validate(raw).nics
     except ValidationError as error:
-        told = "; ".join(fault.told(fault.path) for fault in faults.read(error, model))
+        told = "; ".join(fault.told(fault.path) for fault in faults.read(error, Nics))
     raise CNIError(
         Code.INVALID_CONFIGURATION,
         f"{what} is not valid: {told}",

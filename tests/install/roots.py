@@ -150,3 +150,8 @@ def _download(folder: Path, locks: list[Path]) -> None:
     wanted += ["--platform", f"manylinux2014_{machine}", "--platform", f"manylinux_2_17_{machine}"]
     for lock in locks:
         run(*pip, *wanted, "--require-hashes", "--dest", folder, "-r", lock)
+
+
+if __name__ == "__main__":  # all of it, beforehand
+    node_root()
+    locked_wheels()

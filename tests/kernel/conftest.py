@@ -23,7 +23,7 @@ from cni_netkit.agent import server
 from cni_netkit.kernel.bpf import xdp as bpf
 from cni_netkit.kernel.namespace import Namespace
 from cni_netkit.nics.prepare import prepare
-from cni_netkit.spec.nics import validate_preparation
+from cni_netkit.spec.nics import Preparation
 from cni_netkit.verbs import handle
 from tests.ethtool.fake import FakeNic
 from tests.ethtool.patched import put_in
@@ -210,7 +210,7 @@ class Node:
         given = {"device": nic, "role": role, "queues": queues, "copy": role == "af_xdp" or None}
         host = Namespace.current()
         try:
-            prepare(host, validate_preparation(given, "the test"))
+            prepare(host, Preparation.model_validate(given))
         finally:
             host.close()
 
@@ -402,6 +402,26 @@ class Command:
         assert admin.main() == 1
         output, said = self._capsys.readouterr()
         assert output == ""
+        return said
+
+    def misuses(self, *arguments: str) -> str:
+        """What it says on standard error of a command line that cannot be meant."""
+        self._capsys.readouterr()
+        self._monkeypatch.setattr(sys, "argv", ["cni-netkit", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            admin.main()
+        assert ended.value.code == 2
+        output, said = self._capsys.readouterr()
+        assert output == ""
+        return said
+
+    def hint(self, *arguments: str) -> str:
+        """What it says on standard error beside a report."""
+        self._capsys.readouterr()
+        self._monkeypatch.setattr(sys, "argv", ["cni-netkit", *arguments])
+        assert admin.main() == 0
+        output, said = self._capsys.readouterr()
+        assert output
         return said
 
     def json(self, *arguments: str, status: int = 0) -> Any:

@@ -15,7 +15,7 @@ from cni_netkit.kernel.namespace import Namespace
 from cni_netkit.nics import record, settings
 from cni_netkit.nics.prepare import prepare, restore, to_change
 from cni_netkit.spec.errors import CNIError
-from cni_netkit.spec.nics import Preparation, validate_preparation
+from cni_netkit.spec.nics import Preparation
 from tests.ethtool.fake import FakeNic
 from tests.kernel import judge
 from tests.kernel.conftest import Command, Conf, Node
@@ -27,7 +27,7 @@ AF_XDP = {"role": "af_xdp", "queues": "4-7", "copy": True}
 
 def wanted(nic: str, **keys: Any) -> Preparation:
     """A preparation."""
-    return validate_preparation({"device": nic, **keys}, "the test")
+    return Preparation.model_validate({"device": nic, **keys})
 
 
 def seen(nic: str) -> Any:

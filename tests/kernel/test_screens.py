@@ -25,7 +25,8 @@ CONTAINERS = {
     ),
 }
 COMMANDS = (
-    *("list", "leases", "doctor", "nic show", f"nic prepare {NIC} --role io_uring --queues 3-7"),
+    *("list", "list --wide", "leases", "doctor", "nic show"),
+    f"nic prepare {NIC} --role io_uring --queues 3-7",
     *(f"lease add 9c1d0e2f3a4b --device {NIC} --count 2", "lease remove 9c1d0e2f3a4b"),
 )
 

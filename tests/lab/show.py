@@ -1,4 +1,4 @@
-"""The main job, once, to be looked at: called by ./demo in a guest or in fresh namespaces."""
+"""The main job, once, to be looked at: called by ./demo in fresh namespaces."""
 
 import json
 import os

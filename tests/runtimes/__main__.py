@@ -31,6 +31,8 @@ def main() -> int:
     parser.add_argument("--through", action="append", choices=WAYS, help="may be repeated")
     arguments, others = parser.parse_known_args()
     in_lab = bool(os.environ.get("CNI_NETKIT_RUNTIMES_IN_LAB"))
+    if len(os.sched_getaffinity(0)) < 2 * GUESTS:
+        os.environ.setdefault("CNI_NETKIT_LAB_CPUS", "1")
     columns: list[tuple[str, str]]
     columns = list(product(arguments.runtime or RUNTIMES, arguments.through or WAYS))
     with (

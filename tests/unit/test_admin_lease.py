@@ -14,7 +14,7 @@ from cni_netkit.attachment import Attachment
 from cni_netkit.record import Record
 from cni_netkit.spec.request import Request
 from cni_netkit.state import Store
-from tests.unit.given import conf, record, refused, terminal
+from tests.unit.given import record, refused, terminal
 from tests.unit.test_admin import call
 from tests.unit.test_admin_list import OUTCOME, STEPS
 
@@ -139,12 +139,11 @@ def test_a_fault_of_ours_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
         call(monkeypatch, "lease", "add", "c1", "--device", "eth7")
 
 
-def leased(*addresses: str, flows: bool = False) -> Record:
-    """What was added to a container with these addresses."""
+def leased(*, flows: bool = False) -> Record:
+    """What was added to a container."""
     steps = [STEPS[1], *([{"step": "flows"}] if flows else [])]
     added = Attachment("net", LONG, "rxq0")
-    config = conf(prevResult={"ips": [{"address": each, "interface": 0} for each in addresses]})
-    return record(added, steps=steps, outcome=OUTCOME, config=config, added_to="eth0")
+    return record(added, steps=steps, outcome=OUTCOME, added_to="eth0")
 
 
 Said = Callable[..., tuple[str, str]]
@@ -179,9 +178,14 @@ rxq0    2      2      eth7  4
     ],
     ids=["both", "IPv6", "none"],
 )
-def test_queues_that_nothing_is_led_to(said: Said, addresses: list[str], rule: str) -> None:
+def test_queues_that_nothing_is_led_to(
+    said: Said, store: Store, addresses: list[str], rule: str
+) -> None:
     """What brings traffic there is told, with a command to type, apart from the table."""
-    output, error = said(leased(*addresses), "add", "--device", "eth7")
+    given = {"addresses": [{"address": each} for each in addresses]}
+    store.create(record(Attachment("net", LONG, "eth0"), outcome=given, complete=True))
+    store.create(record(Attachment("net", "another", "eth0"), outcome=OUTCOME, complete=True))
+    output, error = said(leased(), "add", "--device", "eth7")
     assert output == TABLE
     _, command, _ = error.splitlines()
     assert command == f"    ethtool -N eth7 {rule}"
@@ -192,9 +196,9 @@ def test_queues_that_nothing_is_led_to(said: Said, addresses: list[str], rule: s
 @pytest.mark.parametrize(
     ("made", "options"),
     [
-        (leased("10.1.0.2/24", flows=True), []),
-        (leased("10.1.0.2/24"), ["--flows", "none"]),
-        (leased("10.1.0.2/24"), ["--json"]),
+        (leased(flows=True), []),
+        (leased(), ["--flows", "none"]),
+        (leased(), ["--json"]),
     ],
     ids=["rules", "not wanted", "a program"],
 )

@@ -81,12 +81,13 @@ def test_options_may_be_shortened(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 FAULTS = {
-    ("--workload", "x"): "--workload: ",
-    ("--count", "0"): "--count: ",
-    ("--count", "-1"): "--count: ",
-    ("--count", "x"): "--count: ",
+    ("--workload", "x"): '--workload: must be "io_uring" or "af_xdp" (found "x")',
+    ("--workload", "iouring"): "--workload: must be",
+    ("--count", "0"): "--count: must be a whole number from 1 to 1023 (found 0)",
+    ("--count", "-1"): "--count: must be a whole number from 1 to 1023 (found -1)",
+    ("--count", "x"): "--count: must be a whole number from 1 to 1023 (found",
     ("--queues", "9-1"): "--queues: the range 9-1 runs backwards",
-    ("--flows", "x"): "--flows: ",
+    ("--flows", "x"): "--flows: must be",
     ("--ifname", "a/b"): "--ifname: has",
     ("--device", "a/b"): "--device: has",
 }

@@ -8,13 +8,15 @@ from typing import Any
 
 import pytest
 
+from cni_netkit.admin.failure import Misuse
+from cni_netkit.admin.options import checked
 from cni_netkit.agent.nics import read
 from cni_netkit.kernel.model import Channels, Feature, Rings
 from cni_netkit.nics.settings import DEFAULT, differences, words
 from cni_netkit.nics.state import NicState
 from cni_netkit.spec.errors import CNIError
 from cni_netkit.spec.lease import ranges
-from cni_netkit.spec.nics import Preparation, validate_nics, validate_preparation
+from cni_netkit.spec.nics import Preparation, validate_nics
 from tests.unit.test_admin_leases import ETH7
 
 IO_URING = {"device": "eth0", "role": "io_uring", "queues": "8-15"}
@@ -23,7 +25,7 @@ AF_XDP = {"device": "eth0", "role": "af_xdp", "queues": [6, 7]}
 
 def preparation(**keys: Any) -> Preparation:
     """One that is valid."""
-    return validate_preparation({**IO_URING, **keys}, "the test")
+    return Preparation.model_validate({**IO_URING, **keys})
 
 
 @pytest.mark.parametrize(
@@ -45,13 +47,13 @@ def preparation(**keys: Any) -> Preparation:
     ],
 )
 def test_faults_are_named_with_their_path(given: dict[str, Any], fault: str) -> None:
-    """Error 7, on the command line and in the file."""
+    """On the command line, and in the file, where it is error 7."""
+    with pytest.raises(Misuse) as misuse:
+        checked(Preparation, {**IO_URING, **given}, positional="device")
+    assert fault in "; ".join(misuse.value.args)
     with pytest.raises(CNIError, match="is not valid") as caught:
-        validate_preparation({**IO_URING, **given}, "the command line")
-    assert caught.value.code == 7
-    assert fault in caught.value.message
-    with pytest.raises(CNIError) as caught:
         validate_nics({"nics": [{**IO_URING, **given}]}, "nics.json")
+    assert caught.value.code == 7
     assert f"nics.0.{fault}" in caught.value.message or f"nics.0: {fault}" in caught.value.message
 
 

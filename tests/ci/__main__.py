@@ -1,0 +1,45 @@
+"""All parts of continuous integration: see .ci/run, which calls this."""
+
+import os
+import sys
+from pathlib import Path
+
+from tests.ci.runner import Part, main
+
+ROOT = Path(__file__).parents[2]
+TOOLS = "iproute2 plugins flannel kubectl cnitool liburing"
+RUNTIMES = "containerd-1.6 containerd-1.7 containerd-2 runc podman cri-api"
+
+
+def prepared(*steps: str) -> list[str]:
+    """The command that gets what tests/lab/prepare knows."""
+    script = 'root=$1; shift; . "$root/tests/lab/prepare"; prepare "$@"'
+    return ["bash", "-euc", script, "prepare", str(ROOT), *steps]
+
+
+def command(path: str, *arguments: str) -> list[str]:
+    """A command of the checkout."""
+    return [str(ROOT / path), *arguments]
+
+
+READY = ("environment", "tools", "kernel")
+PYTHON = str(Path(os.environ.get("VIRTUAL_ENV", sys.prefix), "bin", "python"))
+PARTS = [
+    Part("environment", prepared("environment:test")),
+    Part("tools", prepared(*TOOLS.split(), *RUNTIMES.split())),
+    Part("kernel", prepared("kernel"), seats=2, after=["environment"]),
+    Part("roots", [PYTHON, "-m", "tests.install.roots"], after=["environment"]),
+    # The README's test command, then what is too long for it. Two guests at a time take two seats.
+    Part("test", command("test"), seats=2, after=READY),
+    Part("endurance", command("test", "tests/endurance"), after=["environment", "tools"]),
+    Part("install", command("test", "tests/install"), after=[*READY, "roots"]),
+    Part("runtimes", command("tests/runtimes/run"), seats=2, after=READY),
+    Part("kubernetes", command("tests/kubernetes/run"), after=READY),
+]
+
+if __name__ == "__main__":
+    processors = len(os.sched_getaffinity(0))
+    if processors < 4:
+        os.environ["CNI_NETKIT_LAB_CPUS"] = "1"
+    # One seat more than processors: whoever is in a guest waits now and then.
+    sys.exit(main(PARTS, seats=processors + 1))
