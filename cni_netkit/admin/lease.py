@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
-from typing import Annotated
+from typing import Annotated, Literal
 
 from cni_netkit import verbs
 from cni_netkit.admin import options
@@ -45,6 +45,7 @@ NAMES = "/run/netns"
 class Wanted(Lease):
     """What the options say: the lease, and what its device shall be called."""
 
+    flows: Literal["address", "none"] | None = None
     if_name: Annotated[str, IFNAME]
 
 

@@ -200,6 +200,11 @@ def world(*netns: str) -> dict[str, Any]:
     return seen
 
 
+def every_processor() -> str:
+    """The mask of the processors that there are, as sysfs wants it: of others it wants none."""
+    return f"{(1 << (os.cpu_count() or 1)) - 1:x}"
+
+
 def devices_of_the_lab() -> list[str]:
     """The netdevsim NICs of this namespace that are up."""
     found = []

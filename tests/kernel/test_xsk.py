@@ -64,7 +64,7 @@ class Wire:
         device = f"/sys/class/net/{self.other_device}/queues"
         script = (
             f'for each in {device}/tx-*/xps_cpus; do echo 0 >"$each"; done; '
-            f"echo 3 >{device}/tx-{queue + 1}/xps_cpus; "
+            f"echo {judge.every_processor()} >{device}/tx-{queue + 1}/xps_cpus; "
             f"echo -n {text} >/dev/udp/{OURS}/{PORT}"
         )
         judge.run("bash", "-c", script, netns=self.other)

@@ -101,7 +101,8 @@ def connect(nic: str) -> None:
     judge.run("ip", "-n", SENDER, "neigh", "add", "192.0.2.10", "lladdr", mac, "dev", other)
     queues = f"/sys/class/net/{other}/queues"
     script = f"for each in {queues}/tx-*; do echo 0 >$each/xps_cpus; done; "
-    judge.run("sh", "-c", f"{script} echo 3 >{queues}/tx-{QUEUE + 1}/xps_cpus", netns=SENDER)
+    script += f"echo {judge.every_processor()} >{queues}/tx-{QUEUE + 1}/xps_cpus"
+    judge.run("sh", "-c", script, netns=SENDER)
     judge.link_nics(nic, other, SENDER)
 
 

@@ -87,7 +87,7 @@ FAULTS = {
     ("--count", "-1"): "--count: must be a whole number from 1 to 1023 (found -1)",
     ("--count", "x"): "--count: must be a whole number from 1 to 1023 (found",
     ("--queues", "9-1"): "--queues: the range 9-1 runs backwards",
-    ("--flows", "x"): "--flows: must be",
+    ("--flows", "x"): '--flows: must be "address" or "none" (found "x")',
     ("--ifname", "a/b"): "--ifname: has",
     ("--device", "a/b"): "--device: has",
 }
