@@ -1,8 +1,10 @@
 """The one seam at which other errors become CNI errors."""
 
 import errno
+from collections.abc import Callable
+from typing import Any
 
-from cni_netkit.kernel.errors import KernelError, NoNamespace, ProgramError
+from cni_netkit.kernel.errors import KernelError, NoNamespace, NoThread, ProgramError
 from cni_netkit.spec.errors import CNIError, Code
 
 ADVICE = {
@@ -15,16 +17,9 @@ ADVICE = {
 
 def as_cni_error(error: BaseException) -> CNIError:
     """What a runtime is told of an error; error 999 for what nobody thought of."""
-    if isinstance(error, CNIError):
-        return error
-    if isinstance(error, KernelError):
-        return _refused(error)
-    if isinstance(error, NoNamespace):
-        return CNIError(Code.UNKNOWN_CONTAINER, str(error), "the container may be gone already")
-    if isinstance(error, ProgramError):
-        return CNIError(Code.BPF_NOT_ATTACHABLE, str(error), "cni-netkit doctor looks at the NICs")
-    if isinstance(error, OSError):
-        return CNIError(Code.IO_FAILURE, f"{error.filename or 'input or output'}: {error.strerror}")
+    for kind, translate in TRANSLATIONS:
+        if isinstance(error, kind):
+            return translate(error)
     return CNIError(
         Code.INTERNAL,
         f"internal error: {type(error).__name__}: {error}",
@@ -36,3 +31,25 @@ def _refused(error: KernelError) -> CNIError:
     if error.errno == errno.EEXIST:
         return CNIError(Code.ALREADY_EXISTS, str(error), "what existed before was left as it is")
     return CNIError(Code.KERNEL_REFUSED, str(error), ADVICE.get(error.errno, ""))
+
+
+def _unreadable(error: OSError) -> CNIError:
+    return CNIError(Code.IO_FAILURE, f"{error.filename or 'input or output'}: {error.strerror}")
+
+
+def _coded(code: Code, advice: str) -> Callable[[Exception], CNIError]:
+    return lambda error: CNIError(code, str(error), advice)
+
+
+MORE_THREADS = (
+    "raise the limit of threads: TasksMax= of the unit, pids.max of the cgroup, ulimit -u, or "
+    "/proc/sys/kernel/threads-max"
+)
+TRANSLATIONS: tuple[tuple[type[Exception], Callable[[Any], CNIError]], ...] = (
+    (CNIError, lambda error: error),
+    (KernelError, _refused),
+    (NoNamespace, _coded(Code.UNKNOWN_CONTAINER, "the container may be gone already")),
+    (NoThread, _coded(Code.TRY_AGAIN_LATER, MORE_THREADS)),
+    (ProgramError, _coded(Code.BPF_NOT_ATTACHABLE, "cni-netkit doctor looks at the NICs")),
+    (OSError, _unreadable),
+)

@@ -17,7 +17,7 @@ from cni_netkit.spec import version as versions
 from cni_netkit.spec.config import NetConf, validate
 from cni_netkit.spec.errors import CNIError
 from cni_netkit.spec.request import Request
-from cni_netkit.state import NewerRecord, Store
+from cni_netkit.state import DamagedRecord, NewerRecord, Store
 from cni_netkit.undo import Failures, Undo
 
 AT_WORK = "left alone, since it is being worked on"
@@ -30,7 +30,8 @@ def release(request: Request, store: Store, attachment: Attachment, record: Reco
     """
     netns = netns_of(record) if record is not None and not request.netns else ""
     plan, outcome, chosen = _contents(request, attachment, record)
-    with namespaces(request, netns=netns, must_exist=False) as (host, container):
+    with namespaces(request, netns=netns, must_exist=False) as (host, found):
+        container = found if found and _is_of_the_add(found, record) else None
         context = Context(attachment, host, container, chosen, store, record)
         undo = Undo(as_cni_error)
         for step in plan:
@@ -42,6 +43,17 @@ def release(request: Request, store: Store, attachment: Attachment, record: Reco
             )
         undo.run().raise_first()
         store.remove(attachment, record.added_to if record else None)
+
+
+def _is_of_the_add(found: Namespace, record: Record | None) -> bool:
+    """Whether a path still leads to the namespace of the ADD.
+
+    When it was made anew a process can be in that one all the same.
+    """
+    if record is None or record.netns_identity in ([], list(found.netns.identity)):
+        return True
+    log.warning("the path leads to another namespace by now", path=found.netns.path)
+    return False
 
 
 def _release_added(request: Request, store: Store, attachment: Attachment) -> None:
@@ -143,7 +155,11 @@ def collect_recorded(request: Request, store: Store, valid: Pairs, failures: Fai
             kept.add((attachment.container_id, attachment.ifname))
             if attachment.container_id not in containers:
                 failures.add(found.refusal)
-        elif (attachment.container_id, found.cni_ifname) in valid:
+        elif isinstance(found, DamagedRecord) and attachment.container_id in containers:
+            # Whose CNI_IFNAME it has is not known; its container is alive.
+            log.warning("a record is damaged", path=found.path, problem=found.problem)
+            kept.add((attachment.container_id, attachment.ifname))
+        elif isinstance(found, Record) and (attachment.container_id, found.cni_ifname) in valid:
             kept.add((attachment.container_id, attachment.ifname))
         else:
             failures.run(f"release {attachment}", partial(collect_one, request, store, attachment))

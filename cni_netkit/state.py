@@ -58,6 +58,15 @@ class NewerRecord:
         )
 
 
+@dataclass(frozen=True)
+class DamagedRecord:
+    """A file in a record's place that is none, and not the beginning of one."""
+
+    attachment: Attachment
+    path: str
+    problem: str
+
+
 class Store:
     """The records of this node."""
 
@@ -119,8 +128,10 @@ class Store:
             folder = self._path(replace(attachment, ifname=added_to)) + ADDED
             notes = [f"{folder}/{attachment.ifname}"]
         for each in (*notes, path + NEW, path):
-            with contextlib.suppress(FileNotFoundError):
+            with contextlib.suppress(FileNotFoundError, NotADirectoryError):
                 os.unlink(each)
+        with contextlib.suppress(OSError):  # mostly none, or a folder with notes of others
+            os.unlink(path + ADDED)
         if notes:
             with contextlib.suppress(OSError):  # others have been added
                 os.rmdir(folder)
@@ -129,7 +140,7 @@ class Store:
         """Every record, or every one of a network; not those that a newer release wrote."""
         return (each for each in self.scan(network) if isinstance(each, Record))
 
-    def scan(self, network: str | None = None) -> Iterator[Record | NewerRecord]:
+    def scan(self, network: str | None = None) -> Iterator[Record | NewerRecord | DamagedRecord]:
         """Everything that is on record, or everything of a network.
 
         Where a process was killed while it wrote its record, and had done nothing yet, one stands
@@ -145,15 +156,17 @@ class Store:
                 yield Record.load(data)
             except Newer as newer:
                 yield NewerRecord(attachment, str(path), newer)
-            except ValueError:
-                if not _is_json(data):
+            except ValueError as error:
+                if _is_json(data):
+                    yield DamagedRecord(attachment, str(path), str(error))
+                else:
                     yield cut_off(attachment)
 
     def added_to(self, attachment: Attachment) -> list[Record]:
         """What an administrator added to an attachment."""
         try:
             names = os.listdir(self._path(attachment) + ADDED)
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return []
         found = [self.load(replace(attachment, ifname=name)) for name in sorted(names)]
         return [each for each in found if each and each.added_to == attachment.ifname]

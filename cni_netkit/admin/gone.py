@@ -8,7 +8,7 @@ from cni_netkit.kernel.namespace import Namespace
 from cni_netkit.record import Record, boot_id
 from cni_netkit.records import device_of, netns_of
 from cni_netkit.spec.errors import CNIError
-from cni_netkit.state import NewerRecord, Store
+from cni_netkit.state import DamagedRecord, NewerRecord, Store
 
 ID_CHARACTERS = 8
 """How many characters stand for a container's id, at least."""
@@ -50,6 +50,8 @@ class Judge:
         """The verdict on one attachment."""
         if isinstance(found, NewerRecord):
             return Verdict(due=False, reason="a newer release made it")
+        if isinstance(found, DamagedRecord):
+            return Verdict(due=False, reason=f"its record is damaged: {found.path}")
         return self._verdict(found)
 
     def _verdict(self, record: Record) -> Verdict:

@@ -8,9 +8,9 @@ from cni_netkit.admin.failure import Unreadable
 from cni_netkit.admin.output import JSON, on_terminal, print_json, print_table
 from cni_netkit.record import Record, cut_off
 from cni_netkit.spec.lease import ranges
-from cni_netkit.state import ROOT, NewerRecord, Store
+from cni_netkit.state import ROOT, DamagedRecord, NewerRecord, Store
 
-Found = Record | NewerRecord
+Found = Record | NewerRecord | DamagedRecord
 
 POD_ARGUMENTS = {"podNamespace": "K8S_POD_NAMESPACE", "podName": "K8S_POD_NAME"}
 """What Kubernetes runtimes put into CNI_ARGS (containerd, CRI-O)."""
@@ -21,7 +21,7 @@ SHORT_ID = 12
 LONG_ID = 24
 """Up to so many characters somebody may have chosen an id to be read."""
 
-NEWER = "of a newer release"
+NEWER, DAMAGED = "of a newer release", "damaged"
 
 NO_ATTACHMENT = "there is no attachment on this node"
 
@@ -95,8 +95,9 @@ def shown_ids(found: Iterable[Found]) -> dict[str, str]:
 
 def described(record: Found) -> JSON:
     """An attachment, as docs/admin.md describes it."""
-    if isinstance(record, NewerRecord):
-        return described(cut_off(record.attachment)) | {"state": NEWER}
+    if not isinstance(record, Record):
+        state = NEWER if isinstance(record, NewerRecord) else DAMAGED
+        return described(cut_off(record.attachment)) | {"state": state}
     spec = _step(record, "device").get("spec", {})
     return {
         **holder(record),

@@ -28,6 +28,10 @@ class Invocation:
     environment: Mapping[str, str] = field(default_factory=dict)
 
 
+class LeftBehind(CNIError):
+    """Addresses could not be reserved, and some that had been could not be given back."""
+
+
 class Ipam(Protocol):
     """One IPAM for one request. All methods raise `CNIError`."""
 

@@ -17,8 +17,14 @@ from functools import partial
 from pathlib import Path
 
 from cni_netkit import deadline
-from cni_netkit.ipam.base import Invocation, capability_ranges, one_per_family, requested
-from cni_netkit.ipam.owners import Owners
+from cni_netkit.ipam.base import (
+    Invocation,
+    LeftBehind,
+    capability_ranges,
+    one_per_family,
+    requested,
+)
+from cni_netkit.ipam.owners import Owners, forget
 from cni_netkit.spec.addresses import ip_address, ip_interface
 from cni_netkit.spec.errors import CNIError, Code
 from cni_netkit.spec.forms import Address, canonical
@@ -43,6 +49,7 @@ class HostLocal:
         self._config, self._sets = host_local(json.dumps(ipam), json.dumps(ranges))
         self._folder = f"{self._config.data_dir or DATA_DIR}/{invocation.network}"
         self._owner = invocation.container_id + LINE_BREAK + invocation.ifname
+        self._written: list[str] = []
 
     def add(self) -> Result:
         """One address from every range set, all or none. Raises error 106 when exhausted."""
@@ -54,7 +61,7 @@ class HostLocal:
         with self._locked():
             owners = self._owners()
             for range_set in sets:
-                if any(_range_of(range_set, address) for address in self._owned(owners)):
+                if self._has_one_of(range_set, owners):
                     raise CNIError(
                         Code.ALREADY_EXISTS,
                         f"{self._who()} has an address on network "
@@ -71,15 +78,26 @@ class HostLocal:
                         f"of network {self._invocation.network}",
                         f"range sets: {'; '.join(map(_describe, sets))}",
                     )
-            except BaseException:
-                for ip in ips:
-                    _unlink(self._path(ip["address"]))
+            except BaseException as error:
+                self._take_back(error)
                 raise
             for ip in ips:
                 owners.add(self._owner, _name(ip["address"]))
             owners.remember()
         routes = tuple(route.as_json() for route in self._config.routes)
         return Result(ips=tuple(ips), routes=routes, dns=resolver)
+
+    def _take_back(self, error: BaseException) -> None:
+        """Remove what this ADD wrote. Raises `LeftBehind` where that fails."""
+        for path in self._written:
+            try:
+                _unlink(path)
+            except OSError as failure:
+                raise LeftBehind(
+                    Code.IO_FAILURE,
+                    f"IPAM: remove {path} again, since {error}: {failure.strerror}",
+                    "DEL and GC remove it",
+                ) from error
 
     def delete(self, known: Sequence[str] = ()) -> None:
         """Release every address of the attachment; without `known` ones all files are read."""
@@ -117,6 +135,8 @@ class HostLocal:
         # Files that old versions of the reference plugin wrote name the container only.
         owners |= {container for container, _ in valid}
         with self._locked():
+            # The folder's time of modification need not differ from when it was remembered.
+            forget(self._folder)
             for _, path, owner in self._reservations():
                 if owner not in owners:
                     _unlink(path)
@@ -185,16 +205,18 @@ class HostLocal:
 
     def _reserve(self, address: Address, number: int) -> bool:
         path = f"{self._folder}/{address}"
+        self._written.append(path)
         try:
             _write(path, self._owner, os.O_EXCL)
         except FileExistsError:
+            self._written.remove(path)
             return False
         except OSError as error:
             raise _io_failure(path, error) from None
+        path = f"{self._folder}/{LAST_RESERVED}{number}"
         try:
-            _write(f"{self._folder}/{LAST_RESERVED}{number}", str(address), os.O_TRUNC)
+            _write(path, str(address), os.O_TRUNC)
         except OSError as error:
-            _unlink(path)
             raise _io_failure(path, error) from None
         return True
 
@@ -234,6 +256,24 @@ class HostLocal:
             self._folder, ((owner, str(address)) for address, _, owner in self._reservations())
         )
 
+    def _has_one_of(self, range_set: Sequence[Range], owners: Owners) -> bool:
+        """Whether the attachment has an address of a range set.
+
+        A file says so itself: what is remembered may be older than a release by others that changed
+        the folder at the same time.
+        """
+        return any(
+            _range_of(range_set, address) and self._is_reserved(address)
+            for address in self._owned(owners)
+        )
+
+    def _is_reserved(self, address: Address) -> bool:
+        try:
+            owner = _read(f"{self._folder}/{address}")
+        except OSError:
+            return False
+        return owner in (self._owner, self._invocation.container_id)
+
     def _owned(self, owners: Owners) -> list[Address]:
         own = owners.of(self._owner) | owners.of(self._invocation.container_id)
         return [ip_address(address) for address in own]
@@ -261,7 +301,7 @@ class HostLocal:
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
         path = f"{self._folder}/lock"
-        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
         try:
             try:
                 lock = os.open(path, flags, 0o644)
@@ -290,7 +330,7 @@ def _name(address: str) -> str:
 
 
 def _read(path: str) -> str:
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
     try:
         return os.read(descriptor, OWNER_BYTES).decode(errors="replace").strip()
     finally:
@@ -298,15 +338,12 @@ def _read(path: str) -> str:
 
 
 def _write(path: str, text: str, flags: int) -> None:
-    """Write a whole file, with O_EXCL or O_TRUNC; one that was new does not stay half written."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | flags, 0o600)
+    """Write a whole file, with O_EXCL or O_TRUNC."""
+    flags |= os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+    descriptor = os.open(path, flags, 0o600)
     try:
         if os.write(descriptor, text.encode()) != len(text.encode()):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
-    except OSError:
-        if flags & os.O_EXCL:
-            os.unlink(path)
-        raise
     finally:
         os.close(descriptor)
 
@@ -329,7 +366,14 @@ def _describe(range_set: Sequence[Range]) -> str:
 
 
 def _io_failure(path: str, error: OSError) -> CNIError:
-    return CNIError(Code.IO_FAILURE, f"IPAM: use {error.filename or path}: {error.strerror}")
+    name = error.filename or path
+    if error.errno == errno.ELOOP:
+        return CNIError(
+            Code.IO_FAILURE,
+            f"IPAM: use {name}: it is a symbolic link, and what it leads to may be anybody's",
+            "remove it: files of reservations are not shared by links",
+        )
+    return CNIError(Code.IO_FAILURE, f"IPAM: use {name}: {error.strerror}")
 
 
 def _resolver(path: str) -> JSON:

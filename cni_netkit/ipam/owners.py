@@ -58,5 +58,16 @@ class Owners:
 
     def remember(self) -> None:
         """Keep all this until somebody else changes the folder."""
+        try:
+            changed = os.stat(self._folder).st_mtime_ns
+        except OSError:  # it is no more than a shortcut
+            forget(self._folder)
+            return
         with _guard:
-            _remembered[self._folder] = (os.stat(self._folder).st_mtime_ns, self._index)
+            _remembered[self._folder] = (changed, self._index)
+
+
+def forget(folder: str) -> None:
+    """Read the files next time."""
+    with _guard:
+        _remembered.pop(folder, None)

@@ -21,6 +21,10 @@ class KernelError(Exception):
         return f"{self.asked}: the kernel answered {said}"
 
 
+class LostAnswer(KernelError):
+    """A request was sent, or may have been, and its answer did not come: it may be carried out."""
+
+
 class LackingKind(KernelError):
     """The kernel was built without something that it knows by this name, as tc(8) does."""
 
@@ -36,6 +40,13 @@ class NoNamespace(Exception):
         self.path = path
         self.reason = reason
         super().__init__(f"network namespace {path}: {reason}")
+
+
+class NoThread(Exception):
+    """No thread can be started to enter a network namespace."""
+
+    def __init__(self) -> None:
+        super().__init__("enter a network namespace: the system starts no more threads")
 
 
 class ProgramError(Exception):

@@ -8,7 +8,7 @@ import socket
 from collections.abc import Callable
 from typing import TypeVar
 
-from cni_netkit.kernel.errors import NoNamespace
+from cni_netkit.kernel.errors import NoNamespace, NoThread
 from cni_netkit.kernel.uapi import CLONE_NEWNET, NS_GET_NSTYPE, SIOCGSKNS
 
 Outcome = TypeVar("Outcome")
@@ -114,7 +114,10 @@ def _in_a_thread(function: Callable[[], Outcome]) -> Outcome:
     # Without what threading.Thread brings along: it waits for the start as well as for the end.
     ended = _thread.allocate_lock()
     ended.acquire()
-    _thread.start_new_thread(call, ())
+    try:
+        _thread.start_new_thread(call, ())
+    except RuntimeError:
+        raise NoThread from None
     ended.acquire()
     if failures:
         raise failures[0]

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
 from cni_netkit.attachment import bears
-from cni_netkit.kernel.errors import KernelError
+from cni_netkit.kernel.errors import KernelError, LostAnswer
 from cni_netkit.kernel.model import Link, LinkSpec
 from cni_netkit.outcome import Outcome
 from cni_netkit.spec.errors import CNIError, Code
@@ -54,9 +54,10 @@ class Device:
         if self.name in outcome.untouched:
             return
         if self.spec.pairing == "pair":
-            self._delete_ours(context.host, self.host_name, outcome.host_index)
+            self._delete_ours(context, context.host, self.host_name, outcome.host_index)
         elif context.container is not None:
-            self._delete_ours(context.container, self.container_name, outcome.container_index)
+            index = outcome.container_index
+            self._delete_ours(context, context.container, self.container_name, index)
         elif outcome.container_nsid is not None:
             # The path is gone; the namespace itself may live on, held by a process.
             found = context.host.links.get(
@@ -122,6 +123,8 @@ class Device:
     def _nothing_made_if_refused(self, context: Context, outcome: Outcome) -> Iterator[None]:
         try:
             yield
+        except LostAnswer:
+            raise  # it may be there: undoing looks
         except KernelError as error:
             outcome.untouched.append(self.name)
             if error.errno != errno.EEXIST:
@@ -150,9 +153,19 @@ class Device:
             if actual is not None and actual != expected:
                 raise difference(f"{attribute.replace('_', ' ')} of {where}", expected, actual)
 
-    def _delete_ours(self, namespace: Namespace, name: str, index: int) -> None:
-        if found := ours(namespace, self.spec.alias, name, index):
+    def _delete_ours(self, context: Context, namespace: Namespace, name: str, index: int) -> None:
+        found = ours(namespace, self.spec.alias, name, index)
+        if found is None and not index and context.record and not context.record.complete:
+            found = self._unmarked(namespace, name)
+        if found:
             namespace.links.delete(found)
+
+    def _unmarked(self, namespace: Namespace, name: str) -> Link | None:
+        """What an ADD made and never learned of, nor could mark; the name was free before."""
+        found = namespace.links.get(name=name)
+        if found is None or found.alias is not None or found.kind != self.spec.kind:
+            return None
+        return found if found.pairing in (None, self.spec.pairing) else None
 
     def _verify_sizes(self, made: Link) -> None:
         """Kernels before headroom and tailroom take the attributes without a word and drop them."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
+from cni_netkit.ipam.base import LeftBehind
 from cni_netkit.outcome import Outcome
 from cni_netkit.spec.errors import CNIError, Code
 
@@ -24,7 +25,9 @@ class Reservation:
         assert context.ipam is not None
         try:
             result = context.ipam.add()
-        except BaseException:
+        except LeftBehind:
+            raise  # undoing tries once more
+        except CNIError:
             outcome.untouched.append(self.name)
             raise
         if not result.ips:

@@ -1,5 +1,6 @@
 """DEL: succeeds whenever there is nothing (left) to do, and finds its way without help."""
 
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,28 @@ def test_namespace_that_died_first(node: Node, conf: Conf) -> None:
     judge.run("ip", "netns", "del", c)
     assert node.call("DEL", configuration, c).ok
     judge.wait_for(lambda: judge.world() == before, "nothing is left")
+
+
+@pytest.mark.parametrize("verb", ["DEL", "GC"])
+@pytest.mark.parametrize("pairing", ["pair", "single"])
+def test_a_path_that_was_made_anew(node: Node, conf: Conf, pairing: str, verb: str) -> None:
+    """It leads to another namespace, and a process holds the one of ADD: that one's is released."""
+    nic, c = node.nic(), node.container()
+    configuration = conf(pairing=pairing, ipam=None, lease={"device": nic})
+    before = judge.world(c)
+    node.add(configuration, c)
+    with subprocess.Popen(
+        ["ip", "netns", "exec", c, "cat"], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL
+    ) as holder:
+        judge.wait_for(lambda: str(holder.pid) in judge.run("ip", "netns", "pids", c), "cat is in")
+        judge.run("ip", "netns", "del", c)
+        judge.run("ip", "netns", "add", c)
+        assert judge.leases(nic)
+        netns = c if verb == "DEL" else ""
+        assert node.call(verb, configuration, netns, cid=f"container-{c}").ok
+        assert judge.leases(nic) == {}
+        assert judge.world(c) == before
+        holder.communicate()
 
 
 def test_lost_record(node: Node, conf: Conf) -> None:

@@ -1,5 +1,7 @@
 """All or nothing: whatever fails, at any step, the world before equals the world after."""
 
+import errno
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -8,6 +10,11 @@ import pytest
 from cni_netkit import plan as plans
 from cni_netkit import verbs
 from cni_netkit.context import Context
+from cni_netkit.kernel.errors import KernelError, LostAnswer
+from cni_netkit.kernel.link import device
+from cni_netkit.kernel.netlink import message
+from cni_netkit.kernel.netlink.socket import Ask, NetlinkSocket
+from cni_netkit.kernel.uapi import IFLA_IFNAME
 from cni_netkit.outcome import Outcome
 from cni_netkit.spec.errors import CNIError
 from cni_netkit.state import Store
@@ -93,6 +100,81 @@ def test_failure_of_the_record_leaves_nothing(
     error = node.call("ADD", conf(ipMasq=True), c).error
     assert error["code"] == 5
     assert "No space left on device" in error["msg"]
+    assert judge.world(c) == before
+
+
+@pytest.mark.parametrize("number", [errno.ENOBUFS, errno.EFAULT, errno.EINTR, errno.ENOMEM])
+@pytest.mark.parametrize("pairing", ["pair", "single"])
+def test_an_answer_that_is_lost_is_no_refusal(
+    node: Node, conf: Conf, monkeypatch: pytest.MonkeyPatch, pairing: str, number: int
+) -> None:
+    """The kernel did what it was asked for; each answer of an ADD gets lost once, and nothing is left."""
+    c = node.container()
+    before = judge.world(c)
+    configuration = conf(pairing=pairing, ipMasq=pairing == "pair")
+    receive = NetlinkSocket._receive
+    codes = []
+    for lost in itertools.count():
+        left = [lost]
+
+        def receive_or_lose(self: Any, batch: Any, left: list[int] = left) -> Any:
+            answers = receive(self, batch)
+            left[0] -= 1
+            if left[0] == -1:
+                raise LostAnswer(batch[0].asked, number)
+            return answers
+
+        with monkeypatch.context() as patch:
+            patch.setattr(NetlinkSocket, "_receive", receive_or_lose)
+            answer = node.call("ADD", configuration, c)
+        if answer.status == 0:
+            break
+        codes.append(answer.error["code"])
+        assert judge.world(c) == before, f"answer {lost} was lost, and something is left"
+    assert node.call("DEL", configuration, c).ok
+    assert judge.world(c) == before
+    assert len(codes) >= 3
+    assert set(codes) == {104}
+
+
+@pytest.mark.parametrize("pairing", ["pair", "single"])
+def test_a_device_that_could_not_be_marked(
+    node: Node, conf: Conf, monkeypatch: pytest.MonkeyPatch, pairing: str
+) -> None:
+    """Nor deleted at once: the ADD takes it back all the same, since the name was free before."""
+    c = node.container()
+    before = judge.world(c)
+
+    def wrong(name: str, _alias: str, _index: int = 0) -> Ask:
+        return Ask(f"mark {name}", message.link(message.text(IFLA_IFNAME, name)), 0xFFFF)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(device, "set_alias", wrong)
+        patch.setattr(device, "_delete_unmarked", lambda _socket, _name, error: lose(error))
+        error = node.call("ADD", conf(pairing=pairing), c).error
+    assert error["code"] == 104
+    assert judge.world(c) == before
+
+
+def lose(error: KernelError) -> None:
+    """As where the device could not be deleted."""
+    raise LostAnswer(error.asked, error.errno)
+
+
+@pytest.mark.once  # the launcher brings a socket of the namespace along
+def test_no_thread_can_be_started(node: Node, conf: Conf, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Error 11, with what to do; nothing is left."""
+    c = node.container()
+    before = judge.world(c)
+
+    def refuse(*_arguments: Any) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("cni_netkit.kernel.netns._thread.start_new_thread", refuse)
+        error = node.call("ADD", conf(), c).error
+    assert error["code"] == 11
+    assert "threads-max" in error["details"]
     assert judge.world(c) == before
 
 

@@ -60,6 +60,25 @@ def test_what_a_newer_release_made_is_kept(node: Node, conf: Conf) -> None:
     assert judge.world(old, newer, kept) == before
 
 
+@pytest.mark.parametrize("damage", [b"null", b"[]", b"[" * 100_000 + b"]" * 100_000, b"{}"])
+def test_a_damaged_record_is_ended(node: Node, conf: Conf, damage: bytes) -> None:
+    """By the names, also where a file is in the way of notes; unless its container is valid."""
+    c = node.container()
+    before = judge.world(c)
+    node.add(conf(ipMasq=True), c)
+    path = Path(f"/var/lib/cni/netkit/net/container-{c}:eth0.json")
+    path.write_bytes(damage)
+    path.with_name(f"{path.name}.added").touch()
+    alive = judge.world(c)
+    listed = {"cni.dev/valid-attachments": valid(c)}
+    assert node.call("GC", {**conf(ipMasq=True), **listed}).ok
+    sweep()
+    assert judge.world(c) == alive
+    assert node.call("GC", conf(ipMasq=True)).ok
+    assert judge.world(c) == before
+    node.add(conf(ipMasq=True), c)
+
+
 def test_never_one_of_another_network(node: Node, conf: Conf) -> None:
     """Attachments of a network with another name stay."""
     c = node.container()

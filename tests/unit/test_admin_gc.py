@@ -151,6 +151,17 @@ def test_nothing_there(
     assert capsys.readouterr() == ("there is no attachment\n", "")
 
 
+def test_a_damaged_record(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], store: Store
+) -> None:
+    """It stays, and its file is named: whether its container is gone nobody can tell by it."""
+    (path,) = (store._root / "net").glob(f"{ID}:*")
+    path.write_text("null")
+    assert call(monkeypatch, "gc") == 0
+    assert f"kept 1: its record is damaged: {path}" in capsys.readouterr().out
+    assert path.exists()
+
+
 def test_what_a_newer_release_made(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], store: Store
 ) -> None:

@@ -115,6 +115,9 @@ def test_states(
     store.create(record(Attachment("e", "c1", "eth0")))
     (path,) = (store._root / "e").iterdir()
     path.write_text(json.dumps({"format": FORMAT.number + 1}))
+    store.create(record(Attachment("f", "c1", "eth0")))
+    (path,) = (store._root / "f").iterdir()
+    path.write_text("[]")
     found = listed(monkeypatch, capsys)
     states = {each["network"]: each["state"] for each in found}
     assert states == {
@@ -123,6 +126,7 @@ def test_states(
         "c": "complete",
         "d": "abandoned",
         "e": "of a newer release",
+        "f": "damaged",
     }
     assert {each["kind"] for each in found} == {None}
 

@@ -1,5 +1,6 @@
 """The built-in host-local IPAM (cni_netkit.ipam.host_local, ranges)."""
 
+import errno
 import fcntl
 import os
 import threading
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 
 from cni_netkit.ipam import choose
+from cni_netkit.ipam.base import LeftBehind
 from cni_netkit.ipam.host_local import HostLocal
 from cni_netkit.spec.errors import CNIError
 from cni_netkit.spec.result import Result
@@ -580,3 +582,75 @@ def test_unreadable_reservation(net: Network) -> None:
     (net.folder / "10.1.0.3").write_bytes(b"\xff\xfe")
     os.mkfifo(net.folder / "fifo")
     assert net.addresses(FOUR) == ["10.1.0.4/24"]
+
+
+@pytest.mark.parametrize("name", ["lock", "last_reserved_ip.0", "10.1.0.2"])
+@pytest.mark.parametrize("there", [True, False])
+def test_links_that_somebody_planted(net: Network, tmp_path: Path, name: str, there: bool) -> None:
+    """They are not followed: nothing is made or changed elsewhere, and the error says what to do."""
+    target = tmp_path / "elsewhere"
+    if there:
+        target.write_bytes(b"c1\r\neth0")
+    net.folder.mkdir(parents=True)
+    (net.folder / name).symlink_to(target)
+    if name == "10.1.0.2":  # taken by nobody who could be named
+        assert net.addresses(FOUR) == ["10.1.0.3/24"]
+        net.ipam(FOUR).delete()
+    else:
+        with refused(5, str(net.folder / name), "symbolic link", "remove it"):
+            net.add(FOUR)
+    assert (net.folder / name).is_symlink()
+    assert [target.read_bytes()] == [b"c1\r\neth0"] if there else not target.exists()
+    assert set(os.listdir(net.folder)) - {"lock", "last_reserved_ip.0"} <= {name}
+
+
+def test_what_is_remembered_is_older_than_a_release(net: Network) -> None:
+    """The folder's time is the same after somebody else's release: the file itself decides."""
+    first = net.addresses(FOUR)
+    before = net.folder.stat()
+    (net.folder / "10.1.0.2").unlink()
+    os.utime(net.folder, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert first == ["10.1.0.2/24"]
+    assert net.addresses(FOUR) == ["10.1.0.3/24"]
+
+
+def test_what_is_collected_is_not_remembered(net: Network) -> None:
+    """Likewise after a GC of our own."""
+    net.add(FOUR)
+    before = net.folder.stat()
+    net.ipam(FOUR).collect([])
+    os.utime(net.folder, ns=(before.st_atime_ns, before.st_mtime_ns))
+    net.add(FOUR)
+
+
+def test_remembering_is_no_condition(net: Network, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the folder cannot be looked at any more the address is reserved all the same."""
+    stat = os.stat
+
+    def fail(path: Any, **more: Any) -> os.stat_result:
+        if str(path) == str(net.folder):
+            raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM), path)
+        return stat(path, **more)
+
+    monkeypatch.setattr("cni_netkit.ipam.owners.os.stat", fail)
+    assert net.addresses(FOUR) == ["10.1.0.2/24"]
+    assert net.reserved() == {"10.1.0.2": "c1 eth0"}
+
+
+def test_what_cannot_be_taken_back_is_said(net: Network, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Then the attachment has something to release: DEL does it."""
+
+    def fail(path: Any) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO), path)
+
+    full = {"subnet": "10.2.0.0/29", "rangeStart": "10.2.0.2", "rangeEnd": "10.2.0.2"}
+    net.add({"ranges": [[full]]}, "c2")
+    with monkeypatch.context() as patch:
+        patch.setattr("cni_netkit.ipam.host_local.os.unlink", fail)
+        with pytest.raises(
+            LeftBehind, match=r"remove .*10\.1\.0\.2 again, since .*no address is free"
+        ):
+            net.add({"ranges": [[FOUR], [full]]})
+    assert net.reserved() == {"10.1.0.2": "c1 eth0", "10.2.0.2": "c2 eth0"}
+    net.ipam(FOUR).delete()
+    assert net.reserved() == {"10.2.0.2": "c2 eth0"}

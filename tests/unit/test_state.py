@@ -12,7 +12,7 @@ import pytest
 from cni_netkit.attachment import Attachment
 from cni_netkit.record import Record
 from cni_netkit.spec.errors import CNIError
-from cni_netkit.state import Store
+from cni_netkit.state import DamagedRecord, Store
 from tests.unit.given import record, refused
 
 FIRST = Attachment("net", "c1", "eth0")
@@ -146,6 +146,7 @@ def test_records_are_private(store: Store, tmp_path: Path) -> None:
         b"{}",
         b'{"attachment": {}}',
         b'{"attachment": "net"}',
+        b"[" * 100_000 + b"]" * 100_000,
     ],
 )
 def test_a_record_that_cannot_be_read(store: Store, tmp_path: Path, damage: bytes) -> None:
@@ -155,6 +156,10 @@ def test_a_record_that_cannot_be_read(store: Store, tmp_path: Path, damage: byte
     file_of(tmp_path).write_bytes(damage)
     assert store.load(FIRST) is None
     assert [each.attachment for each in store.all()] == [SECOND]
+    damaged, _ = store.scan()
+    assert isinstance(damaged, DamagedRecord)
+    assert (damaged.attachment, damaged.path) == (FIRST, str(file_of(tmp_path)))
+    assert damaged.problem
     store.remove(FIRST)
     assert not file_of(tmp_path).exists()
 
@@ -271,6 +276,17 @@ def test_what_cannot_be_noted_is_not_added(store: Store, tmp_path: Path) -> None
     with refused(5, "c1:eth0.json.added"):
         store.create(record(Attachment("net", "c1", "rxq0"), added_to="eth0"))
     assert store.load(Attachment("net", "c1", "rxq0")) is None
+
+
+def test_a_file_where_notes_should_be(store: Store, tmp_path: Path) -> None:
+    """Nothing was added then, and it goes with the record."""
+    store.create(record(FIRST))
+    notes = file_of(tmp_path).with_name("c1:eth0.json.added")
+    notes.touch()
+    assert store.added_to(FIRST) == []
+    store.remove(Attachment("net", "c1", "rxq0"), "eth0")
+    store.remove(FIRST)
+    assert list(notes.parent.iterdir()) == []
 
 
 def test_all_of_nothing(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import errno
 from socket import AF_INET6
 
 from cni_netkit.kernel import uapi
-from cni_netkit.kernel.errors import KernelError, LackingKind
+from cni_netkit.kernel.errors import KernelError, LackingKind, LostAnswer
 from cni_netkit.kernel.model import Link, LinkSpec
 from cni_netkit.kernel.netlink import message
 from cni_netkit.kernel.netlink.socket import Ask, NetlinkSocket
@@ -240,8 +240,8 @@ def _make(socket: NetlinkSocket, name: str, alias: str, asked: str, request: byt
         )
     except KernelError as error:
         # A device without our mark would not be known as ours later on.
-        if error.asked == marking.asked and (unmarked := get(socket, name=name)):
-            delete(socket, unmarked.index, unmarked.name)
+        if error.asked == marking.asked:
+            _delete_unmarked(socket, name, error)
         raise
     if echoed:
         return _read(echoed[0])
@@ -249,6 +249,14 @@ def _make(socket: NetlinkSocket, name: str, alias: str, asked: str, request: byt
     if link is None:
         raise KernelError(asked, errno.ENODEV)
     return link
+
+
+def _delete_unmarked(socket: NetlinkSocket, name: str, error: KernelError) -> None:
+    try:
+        if unmarked := get(socket, name=name):
+            delete(socket, unmarked.index, unmarked.name)
+    except KernelError:
+        raise LostAnswer(error.asked, error.errno, error.text) from error
 
 
 def _read(answer: bytes) -> Link:

@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from cni_netkit.kernel.errors import KernelError
+from cni_netkit.kernel.errors import KernelError, LostAnswer
 from cni_netkit.kernel.netns import Netns
 from cni_netkit.kernel.uapi import (
     NETLINK_CAP_ACK,
@@ -144,15 +144,15 @@ class NetlinkSocket:
         try:
             self._socket.send(data)
         except OSError as error:
-            raise KernelError(batch[0].asked, error.errno or errno.EIO) from None
+            raise LostAnswer(batch[0].asked, error.errno or errno.EIO) from None
 
     def _receive(self, batch: Sequence[Ask]) -> list[tuple[int, int, int, bytes]]:
         try:
             data = self._socket.recv(RECEIVE_BYTES)
         except TimeoutError:
-            raise KernelError(batch[0].asked, errno.ETIMEDOUT) from None
+            raise LostAnswer(batch[0].asked, errno.ETIMEDOUT) from None
         except OSError as error:
-            raise KernelError(batch[0].asked, error.errno or errno.EIO) from None
+            raise LostAnswer(batch[0].asked, error.errno or errno.EIO) from None
         messages = []
         offset = 0
         while offset + HEADER.size <= len(data):
