@@ -19,7 +19,7 @@ from cni_netkit.formats import Format
 from cni_netkit.record import FORMAT, Record
 from tests.kernel import judge
 from tests.kernel.cnitool import CNITOOL, NO_CNITOOL, Cnitool
-from tests.kernel.conftest import JSON, Node, own_agent
+from tests.kernel.conftest import JSON, Node
 from tests.kernel.examples import EXAMPLES, others, without_cache
 
 STORE = Path("/var/lib/cni/netkit")
@@ -35,8 +35,9 @@ class Attached:
         self._cnitool = cnitool
         self.containers: dict[str, str] = {}
         self.examples: dict[str, str] = {}
-        for example in EXAMPLES:
-            conflist = with_nic(json.loads(example.read_text()))
+        # All agents before the first request: one that begins counts what is open.
+        conflists = [with_nic(json.loads(example.read_text())) for example in EXAMPLES]
+        for example, conflist in zip(EXAMPLES, conflists, strict=True):
             # Some share a name, as whoever uses one of them has it; GC is of 1.1.0.
             conflist |= {"name": f"net-{example.stem}", "cniVersion": "1.1.0"}
             network = cnitool.configure(conflist)
@@ -70,13 +71,9 @@ class Attached:
 
 
 @pytest.fixture
-def attached(
-    node: Node, cnitool: Cnitool, with_nic: Callable[[JSON], JSON], launcher: Path
-) -> Iterator[Attached]:
-    made = Attached(node, cnitool, with_nic)
-    with own_agent() as path:
-        cnitool.calls(launcher, path)
-        yield made
+def attached(node: Node, cnitool: Cnitool, with_nic: Callable[[JSON], JSON]) -> Attached:
+    """By the agent of the last example that leases."""
+    return Attached(node, cnitool, with_nic)
 
 
 def renamed(fields: JSON) -> JSON:
