@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-collect_ignore = ["endurance", "install", "kubernetes", "runtimes"]
+collect_ignore = ["endurance", "faults", "install", "kubernetes", "runtimes"]
 """They take minutes: only commands of their own run them (CONTRIBUTING.md)."""
 
 
@@ -19,13 +19,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--rounds", type=int, default=50, help="tests/endurance: how often the agent is killed"
     )
+    parser.addoption("--long", action="store_true", help="tests/faults: go on for hours")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """The lab is for what needs its kernel; the rest has run on the machine's own."""
     if not os.environ.get("CNI_NETKIT_IN_LAB"):
         return
-    ours = re.compile("tests/(kernel|kubernetes|runtimes)/")
+    ours = re.compile("tests/(faults|kernel|kubernetes|runtimes)/")
     out = [item for item in items if not ours.search(str(item.path))]
     config.hook.pytest_deselected(items=out)
     items[:] = [item for item in items if item not in out]

@@ -34,6 +34,7 @@ PARTS = [
     # The README's test command, then what is too long for it. Two guests at a time take two seats.
     Part("test", command("test"), seats=2, after=READY),
     Part("endurance", command("test", "tests/endurance"), after=["environment", "tools"]),
+    Part("faults", command("tests/faults/run"), after=READY),
     Part("install", command("test", "tests/install"), after=[*READY, "roots"]),
     # Alone: its guests are busy, and what it waits for has a deadline.
     Part("runtimes", command("tests/runtimes/run"), seats=SEATS, after=READY),
