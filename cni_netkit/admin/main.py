@@ -104,6 +104,15 @@ def _gc(arguments: argparse.Namespace) -> int:
     return gc.main(arguments)
 
 
+def _conformance(arguments: argparse.Namespace) -> int:
+    from cni_netkit.conformance import command
+
+    try:
+        return command.main(arguments)
+    except command.Misuse as error:
+        raise Misuse(*error.args) from None
+
+
 def _launcher(_arguments: argparse.Namespace) -> int:
     from cni_netkit.admin import launcher
 
@@ -138,6 +147,7 @@ COMMANDS: Mapping[str, Command] = {
     "lease add": _lease_add,
     "lease remove": _lease_remove,
     "gc": _gc,
+    "conformance": _conformance,
     "launcher": _launcher,
     "install": _install,
 }

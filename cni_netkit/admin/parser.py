@@ -44,6 +44,7 @@ def parser() -> argparse.ArgumentParser:
     _add_nic(commands)
     _add_lease(commands)
     _add_gc(commands)
+    _add_conformance(commands)
     _add_programs(commands)
     return made
 
@@ -147,6 +148,45 @@ def _add_gc(commands: Any) -> None:
         help="the ids of the network's containers, one a line (- for standard input): all others "
         "are released, dead or alive",
     )
+
+
+def _add_conformance(commands: Any) -> None:
+    conformance = _command(
+        commands,
+        "conformance",
+        "whether a CNI plugin, any, does what the specification says",
+        "cni-netkit conformance --plugin /opt/cni/bin/ptp --conf ptp.conflist",
+        "cni-netkit conformance --plugin /opt/cni/bin/netkit --conf 10-netkit.conflist "
+        "--junit report.xml",
+        "cni-netkit conformance --list",
+    )
+    conformance.add_argument("--plugin", metavar="FILE", help="the executable")
+    conformance.add_argument(
+        "--conf",
+        metavar="FILE",
+        help="its network configuration; of a list the entry of its type, else the first",
+    )
+    conformance.add_argument(
+        "--cni-path", metavar="PATH", help="CNI_PATH (default: the folder that the plugin is in)"
+    )
+    conformance.add_argument(
+        "--setup",
+        metavar="COMMAND",
+        help="for a shell, run before each row, on its fresh host; what the configuration needs",
+    )
+    conformance.add_argument(
+        "--exclusive",
+        action="store_true",
+        help="the configuration is for one container at a time, as one that names a device is",
+    )
+    conformance.add_argument(
+        "--row", metavar="NAME", action="append", help="only this one; can be given several times"
+    )
+    conformance.add_argument(
+        "--versions", metavar="LIST", help="only these CNI versions, for example 0.4.0,1.0.0"
+    )
+    conformance.add_argument("--junit", metavar="FILE", help="write the report as JUnit XML, too")
+    conformance.add_argument("--list", action="store_true", help="only tell what is examined")
 
 
 def _add_lease(commands: Any) -> None:

@@ -50,7 +50,7 @@ def test_help_says_where_to_read_on(
     for each in ("\nexamples:\n", "\nexit status:\n", "  man cni-netkit\n"):
         assert each in said
     for prog in COMMANDS:
-        assert f"\n    {prog.split()[1]} " in said
+        assert re.search(rf"\n    {prog.split()[1]}\s", said)
     folder = Path(said.split()[-1])
     assert (folder / "admin.md").exists()
     assert max(map(len, said.splitlines())) <= 80
