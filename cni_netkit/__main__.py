@@ -26,6 +26,7 @@ def main() -> int:
             file=sys.stderr,
         )
         return 0
+    _open_what_is_closed()
     # Standard output is for the result alone; whatever else prints goes to standard error.
     output = os.dup(1)
     os.dup2(2, 1)
@@ -35,7 +36,29 @@ def main() -> int:
     if answer.output is not None:
         with os.fdopen(output, "w") as stream:
             stream.write(json.dumps(answer.output) + "\n")
+    _forget_what_nobody_reads()
     return answer.status
+
+
+def _open_what_is_closed() -> None:
+    """Whatever is opened later must not become standard input, output or error by its number.
+
+    Where the caller closed one, writing to it goes nowhere, and reading fails.
+    """
+    for descriptor in (0, 1, 2):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_WRONLY)
+
+
+def _forget_what_nobody_reads() -> None:
+    """What is left of the log would be tried again at the end, and make the exit status 120."""
+    try:
+        if sys.stderr:
+            sys.stderr.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
 
 
 def _load() -> "Callable[..., Answer]":

@@ -8,7 +8,7 @@ import logging
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
@@ -79,7 +79,7 @@ def _write(level: str, event: str, words: dict[str, Any]) -> None:
     line = render(None, level, fields)
     text = line if isinstance(line, str) else line.decode()
     if settings.shown:
-        print(text, file=sys.stderr, flush=True)
+        _show(text)
     if settings.file:
         _append(settings.file, text)
 
@@ -91,4 +91,10 @@ def _append(path: str, line: str) -> None:
         with os.fdopen(descriptor, "a") as file:
             file.write(line + "\n")
     except OSError as failure:
-        print(f"write the log {path}: {failure.strerror}", file=sys.stderr, flush=True)
+        _show(f"write the log {path}: {failure.strerror}")
+
+
+def _show(line: str) -> None:
+    """In one piece, since other threads write too; where nobody reads any more, nothing fails."""
+    with suppress(OSError):
+        print(line + "\n", end="", file=sys.stderr, flush=True)

@@ -182,6 +182,34 @@ def test_closed_input() -> None:
     assert json.loads(done.stdout)["code"] == 5
 
 
+def test_closed_standard_error() -> None:
+    """The log goes nowhere: neither into the answer, nor into a file that got its number."""
+    done = subprocess.run(
+        ["/bin/sh", "-c", f'exec "{sys.executable}" -m cni_netkit 2>&-'],
+        input=b"{}",
+        stdout=subprocess.PIPE,
+        env={"PATH": os.environ["PATH"], "CNI_COMMAND": "ADD", **ENVIRONMENT},
+    )
+    assert done.returncode == 1
+    assert json.loads(done.stdout)["code"] == 7
+
+
+def test_standard_error_that_nobody_reads() -> None:
+    """A log that cannot be written fails nothing."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run(
+        [sys.executable, "-m", "cni_netkit"],
+        input=b"{}",
+        stdout=subprocess.PIPE,
+        stderr=writing,
+        env={"PATH": os.environ["PATH"], "CNI_COMMAND": "ADD", **ENVIRONMENT},
+    )
+    os.close(writing)
+    assert done.returncode == 1
+    assert json.loads(done.stdout)["code"] == 7
+
+
 @pytest.mark.parametrize("version", [None, "", "0.1.0"])
 def test_a_missing_version_is_warned_of(version: str | None) -> None:
     """ADD goes on with 0.1.0, as with the reference plugins, and the log says so and what to do."""
