@@ -11,11 +11,9 @@ import gc
 import json
 import os
 import resource
-import select
 import signal
 import socket
 import stat
-import struct
 import threading
 import time
 from collections import deque
@@ -26,16 +24,13 @@ from types import FrameType
 
 from cni_netkit import deadline, log, release, turns, verbs
 from cni_netkit.agent import nics, sockets, wire, xsk
+from cni_netkit.agent.callers import OF_ONE_PROCESS, Caller, Callers
 from cni_netkit.spec.errors import CNIError, Code
 from cni_netkit.spec.version import NEWEST
 
 SOCKET = "/run/cni-netkit/agent.sock"
 WORKERS = 128
-"""Most of them wait for the kernel, for example for deletions that are carried out together.
-
-A launcher whose runtime is slow to write its input holds one, `wire.REQUEST_SECONDS` at most: only
-root can connect, and who comes meanwhile waits and is not refused.
-"""
+"""Most of them wait for the kernel, for example for deletions that are carried out together."""
 
 WAITING = 1024
 """Requests accepted and not begun; more are told to come again (error 11)."""
@@ -47,16 +42,8 @@ GARBAGE = 20_000
 """Objects between two looks of the collector; an ADD makes some thousand. Python's own is 700."""
 
 STACK_BYTES = 512 << 10
-PAUSE_SECONDS = 0.05
-"""Where no connection can be accepted: somebody must be served before the next can be taken."""
-
 LISTEN_FDS_START = 3
-CREDENTIALS = struct.Struct("3i")
-"""struct ucred: pid, uid, gid."""
-
-
-Waiting = tuple[socket.socket, float]
-"""A connection, and when it was accepted (`time.monotonic()`)."""
+STOPPING = "the agent is being stopped"
 
 
 class AgentError(Exception):
@@ -66,26 +53,22 @@ class AgentError(Exception):
 class Agent:
     """The workers behind a listening socket.
 
-    One worker leads: it waits for a connection, lets another lead, and answers the request itself,
+    One worker leads: it waits for a caller, lets another lead, and answers the request itself,
     so that none is passed from thread to thread. There is one more than can be at work, so there
-    is always a leader: with all others at work it puts connections into the queue, or refuses them.
+    is always a leader: with all others at work it puts callers into the queue, or refuses them.
     """
 
     def __init__(self, listener: socket.socket, *, inherited: bool = False) -> None:
         """`inherited`: the socket is systemd's and stays, for the agent that comes next."""
         self._inherited = inherited
-        # Who was in the backlog may be gone again, or be another agent's, before accept(2).
-        listener.setblocking(False)
-        self._listener = listener
-        self._accepting = True
+        self._callers = Callers(listener)
         self._leading = threading.Lock()
         self._guard = threading.Condition()
         self._workers: list[threading.Thread] = []
         self._free = 0
-        self._waiting: deque[Waiting] = deque()
+        self._waiting: deque[Caller] = deque()
         self._refusing = self._drained = False
         self._stop, self._stopped = socket.socketpair()
-        self._end, self._ended = socket.socketpair()
         self._stop.setblocking(False)
 
     def serve(self) -> None:
@@ -94,7 +77,7 @@ class Agent:
         On an inherited socket nobody is refused: what was accepted is finished, and who connects
         then waits for the next agent.
         """
-        with self._stop, self._stopped, self._end, self._ended:
+        with self._stop, self._stopped, contextlib.closing(self._callers):
             threading.stack_size(STACK_BYTES)
             with self._guard:
                 if not self._hire():
@@ -104,10 +87,12 @@ class Agent:
             self._refusing, self._drained = not self._inherited, self._inherited
             _notify("STOPPING=1")
             if self._refusing:
+                for caller in self._callers.silent():
+                    self._refuse(caller, STOPPING)
                 with self._guard:
                     self._guard.wait_for(self._is_idle)
                 self._drained = True
-            self._end.send(b"\0")
+            self._callers.accept_no_more()
             for worker in self._workers:
                 worker.join()
 
@@ -138,39 +123,36 @@ class Agent:
         return True
 
     def _work(self) -> None:
-        ready = select.poll()
-        ready.register(self._listener, select.POLLIN)
-        ready.register(self._ended, select.POLLIN)
         while True:
             with self._leading:
-                work = self._lead(ready)
-            if work is None:
+                caller = self._lead()
+            if caller is None:
                 return
-            while work:
-                self._serve_one(*work)
-                work = self._next()
+            while caller:
+                self._serve_one(caller)
+                caller = self._next()
 
-    def _lead(self, ready: select.poll) -> Waiting | None:
-        """Wait for a connection that this worker is to serve; None: there will be none."""
-        while not self._drained:
-            ready.poll()
-            connection = None if self._drained else self._accept()
-            if connection is None:
+    def _lead(self) -> Caller | None:
+        """Wait for a caller whom this worker is to serve; None: there will be none."""
+        while not self._drained or self._callers.has_silent:
+            caller = self._callers.next()
+            for late in self._callers.silent(wire.REQUEST_SECONDS):
+                self._refuse(late, "the request was not received in time")
+            if caller is None or self._is_refused(caller):
                 continue
-            work = connection, time.monotonic()
             with self._guard:
                 # A worker all alone serves too, and leads again afterwards.
                 if self._free > 1 or self._hire() or len(self._workers) == 1:
                     self._free -= 1
-                    return work
+                    return caller
                 if len(self._waiting) < WAITING:
-                    self._waiting.append(work)
+                    self._waiting.append(caller)
                     continue
-            _refuse(connection, "the agent has too many requests waiting")
+            self._refuse(caller, "the agent has too many requests waiting")
         return None
 
-    def _next(self) -> Waiting | None:
-        """What is in the queue, for a worker that has finished."""
+    def _next(self) -> Caller | None:
+        """Who is in the queue, for a worker that has finished."""
         with self._guard:
             if self._waiting:
                 return self._waiting.popleft()
@@ -179,40 +161,44 @@ class Agent:
                 self._guard.notify_all()
             return None
 
-    def _accept(self) -> socket.socket | None:
-        """A connection to be served, if one came and is allowed to."""
-        try:
-            connection, _ = self._listener.accept()
-        except (BlockingIOError, ConnectionAbortedError):
-            return None
-        except OSError as error:
-            if self._accepting:
-                log.error("no connection can be accepted", problem=error.strerror)
-            self._accepting = False
-            time.sleep(PAUSE_SECONDS)
-            return None
-        self._accepting = True
+    def _is_refused(self, caller: Caller) -> bool:
         if self._refusing:
-            _refuse(connection, "the agent is being stopped")
-        elif not _is_root(connection):
-            _refuse(connection, "only root may use the agent", Code.INVALID_ENVIRONMENT)
+            self._refuse(caller, STOPPING)
+        elif caller.user != 0:
+            self._refuse(caller, "only root may use the agent", Code.INVALID_ENVIRONMENT)
+        elif self._callers.number_of(caller.process) > OF_ONE_PROCESS:
+            self._refuse(
+                caller, f"process {caller.process} has {OF_ONE_PROCESS} requests at the agent already"
+            )
         else:
-            return connection
-        return None
+            return False
+        return True
 
-    def _serve_one(self, connection: socket.socket, accepted: float) -> None:
+    def _serve_one(self, caller: Caller) -> None:
         try:
             # The launcher's patience began when it connected: what has waited has less time left.
-            seconds = deadline.SECONDS - (time.monotonic() - accepted)
+            seconds = deadline.SECONDS - (time.monotonic() - caller.accepted)
             if self._refusing:
-                _refuse(connection, "the agent is being stopped")
+                self._refuse(caller, STOPPING)
             elif seconds <= 0:
-                _refuse(connection, "the agent was too busy to begin with the request")
+                self._refuse(caller, "the agent was too busy to begin with the request")
+            elif not caller.speaks():
+                self._put_aside(caller)
             else:
-                with connection:
-                    _answer(connection, seconds)
+                with self._callers.hung_up(caller):
+                    _answer(caller.connection, seconds)
         except Exception as error:
             log.error("a request was lost", problem=repr(error))
+
+    def _put_aside(self, caller: Caller) -> None:
+        self._callers.put_aside(caller)
+        # All that were silent may have been refused already.
+        for each in self._callers.silent() if self._refusing else ():
+            self._refuse(each, STOPPING)
+
+    def _refuse(self, caller: Caller, reason: str, code: Code = Code.TRY_AGAIN_LATER) -> None:
+        with self._callers.hung_up(caller):
+            _send(caller.connection, 1, _error(code, reason))
 
 
 @contextlib.contextmanager
@@ -278,19 +264,8 @@ def _send(connection: socket.socket, status: int, output: bytes) -> None:
         log.warning("nobody took the answer", problem=str(error))
 
 
-def _refuse(connection: socket.socket, reason: str, code: Code = Code.TRY_AGAIN_LATER) -> None:
-    with connection:
-        _send(connection, 1, _error(code, reason))
-
-
 def _error(code: Code, message: str) -> bytes:
     return json.dumps(CNIError(code, message, "nothing was done").as_dict(NEWEST)).encode() + b"\n"
-
-
-def _is_root(connection: socket.socket) -> bool:
-    """By the peer's credentials (unix(7), SO_PEERCRED): the socket's mode alone is a habit."""
-    raw = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, CREDENTIALS.size)
-    return int(CREDENTIALS.unpack(raw)[1]) == 0
 
 
 def _bind(stack: contextlib.ExitStack, path: Path) -> socket.socket:

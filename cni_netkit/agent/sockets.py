@@ -4,9 +4,12 @@ import array
 import contextlib
 import os
 import socket
+import struct
 from pathlib import Path
 
 _DESCRIPTOR = array.array("i").itemsize
+_CREDENTIALS = struct.Struct("3i")
+"""struct ucred: pid, uid, gid."""
 
 
 def bind(
@@ -46,3 +49,13 @@ def receive(connection: socket.socket, size: int, most: int) -> tuple[bytes, lis
         if (level, what) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
             descriptors.frombytes(content[: len(content) - len(content) % _DESCRIPTOR])
     return data, list(descriptors), not flags & socket.MSG_CTRUNC
+
+
+def peer(connection: socket.socket) -> tuple[int, int]:
+    """Who connected: process and user (unix(7), SO_PEERCRED); a socket's mode alone is a habit.
+
+    The process is 0 where it is of another PID namespace.
+    """
+    raw = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+    process, user, _ = _CREDENTIALS.unpack(raw)
+    return process, user

@@ -276,7 +276,7 @@ def test_long_run_needs_no_more_than_a_short_one(agent: AgentProcess, fleet: Fle
 def quiet(files: Callable[[], list[str]]) -> list[str]:
     """What is open, if there is no connection but for the agent's own sockets.
 
-    It listens at two (xsk.sock is the other), and has three pairs to be woken with.
+    It listens at two (xsk.sock is the other), and has two pairs to be woken with.
     """
     found = files()
-    return found if sum(each.startswith("socket:") for each in found) == 8 else []
+    return found if sum(each.startswith("socket:") for each in found) == 6 else []

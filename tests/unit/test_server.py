@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import random
 import resource
 import shutil
 import signal
@@ -23,7 +24,7 @@ from typing import Any, TypeVar
 import pytest
 
 from cni_netkit import deadline, verbs
-from cni_netkit.agent import server, wire
+from cni_netkit.agent import callers, server, wire
 from cni_netkit.agent.server import Agent, AgentError
 from cni_netkit.agent.wire import WireAnswer, WireRequest
 from cni_netkit.spec import version as versions
@@ -329,6 +330,78 @@ def test_more_than_the_workers_wait_and_more_than_those_are_refused(
         assert ask(path).status == 0, "there is room again"
 
 
+def test_nobody_waits_for_who_says_nothing(
+    monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    """More are silent than there are workers and places: an honest request is answered meanwhile.
+
+    And so are they, when they begin at last.
+    """
+    monkeypatch.setattr(wire, "REQUEST_SECONDS", 10 * DEADLINE)
+    monkeypatch.setattr(server, "WORKERS", 2)
+    monkeypatch.setattr(server, "WAITING", 50)
+    with server.listen(path) as listener, served(listener) as agent, ExitStack() as stack:
+        silent = [stack.enter_context(connect(path)) for _ in range(30)]
+        assert ask(path).status == 0
+        wait_for(lambda: len(agent._callers._silent) == 30, "all are put aside")
+        assert ask(path).status == 0
+        for each in random.sample(silent, 30):
+            wire.send_request(each, VERSION, soon())
+            assert wire.receive_answer(each, soon()).status == 0
+
+
+def test_silence_ends_at_its_deadline(
+    agent: Agent, path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of who is put aside: the leader waits no longer than for the first of them."""
+    monkeypatch.setattr(callers, "FIRST_BYTE_SECONDS", 0.001)
+    monkeypatch.setattr(wire, "REQUEST_SECONDS", 0.2)
+    with connect(path) as one, connect(path) as other:
+        for silent in (one, other):
+            assert "not received in time" in error(wire.receive_answer(silent, soon()))["msg"]
+
+
+def test_one_process_has_a_bound(agent: Agent, path: str, tmp_path: Path) -> None:
+    """What it has beyond that is refused at once, others are not; who hangs up makes room."""
+    with ExitStack() as stack:
+        silent = [stack.enter_context(connect(path)) for _ in range(callers.OF_ONE_PROCESS)]
+        refusal = error(ask(path))
+        assert refusal["code"] == 11
+        assert f"process {os.getpid()} has 64 requests" in refusal["msg"]
+        launcher = build(tmp_path)
+        done = subprocess.run(
+            [launcher],
+            env={"CNI_COMMAND": "VERSION", "CNI_NETKIT_SOCKET": path},
+            input=b'{"cniVersion": "1.0.0"}',
+            capture_output=True,
+        )
+        assert done.returncode == 0, done.stdout
+        silent[0].close()
+        wait_for(lambda: ask(path).status == 0, "there is room")
+
+
+def test_stop_does_not_wait_for_who_says_nothing(path: str) -> None:
+    """They are refused, with error 11, whether they are put aside already or just came."""
+    with server.listen(path) as listener, ExitStack() as stack:
+        with served(listener) as agent:
+            silent = [stack.enter_context(connect(path)) for _ in range(20)]
+            wait_for(lambda: agent._callers.has_silent, "one is put aside")
+            agent.stop()
+            for each in silent:
+                assert "being stopped" in error(wire.receive_answer(each, soon()))["msg"]
+
+
+def test_stop_waits_for_who_is_silent_on_a_socket_that_stays(path: str) -> None:
+    """It was accepted, so that nobody else can answer it."""
+    with server.listen(path) as listener, connect(path) as silent:
+        with served(listener, inherited=True) as agent:
+            wait_for(lambda: agent._callers.has_silent, "it is put aside")
+            agent.stop()
+            wait_for(lambda: agent._drained, "nobody is accepted any more")
+            wire.send_request(silent, VERSION, soon())
+            assert wire.receive_answer(silent, soon()).status == 0
+
+
 def test_waiting_costs_time(agent: Agent, path: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A request that has waited has less time left; none is left: it is not begun with."""
     left = []
@@ -363,7 +436,7 @@ def test_accepting_goes_on_whatever_fails(
     path: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Out of descriptors, aborted, out of memory: later it works again; one line tells of it."""
-    monkeypatch.setattr(server, "PAUSE_SECONDS", 0)
+    monkeypatch.setattr(callers, "PAUSE_SECONDS", 0)
     with Unwilling(socket.AF_UNIX) as listener:
         listener.errors = [errno.ENOMEM, errno.EAGAIN, errno.ECONNABORTED, *[errno.EMFILE] * 50]
         listener.bind(path)
