@@ -1,7 +1,7 @@
 """Who calls the agent: connections, how many one process has, and those that say nothing yet.
 
-A launcher connects before it reads its standard input, so that a runtime which is slow to write it makes
-a caller silent. Nobody is to wait for one: it is put aside, without a thread, until something comes.
+A launcher connects before it reads its standard input, so that a runtime which is slow to write it
+makes a silent caller. Nobody is to wait for one: it is put aside, without a thread, till it begins.
 """
 
 import contextlib
@@ -30,7 +30,7 @@ PAUSE_SECONDS = 0.05
 
 @dataclass(eq=False)
 class Caller:
-    """A connection, the process and user that made it, when it was accepted (`time.monotonic()`)."""
+    """A connection, the process and user that made it, when it was accepted (time.monotonic())."""
 
     connection: socket.socket
     process: int
@@ -45,7 +45,7 @@ class Caller:
 
 
 class Callers:
-    """Everybody who has called at a listening socket. Any thread may use it; one at a time waits."""
+    """Everybody who has called at a socket. Any thread may use it; one at a time waits."""
 
     def __init__(self, listener: socket.socket) -> None:
         # Who was in the backlog may be gone again, or be another agent's, before accept(2).

@@ -167,9 +167,8 @@ class Agent:
         elif caller.user != 0:
             self._refuse(caller, "only root may use the agent", Code.INVALID_ENVIRONMENT)
         elif self._callers.number_of(caller.process) > OF_ONE_PROCESS:
-            self._refuse(
-                caller, f"process {caller.process} has {OF_ONE_PROCESS} requests at the agent already"
-            )
+            has = f"process {caller.process} has {OF_ONE_PROCESS} requests at the agent already"
+            self._refuse(caller, has)
         else:
             return False
         return True

@@ -13,6 +13,7 @@ socket with SO_LINGER for example: so nothing of a connection is done, or closed
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import errno
 import json
 import os
@@ -20,6 +21,7 @@ import select
 import socket
 import threading
 import time
+from collections import defaultdict, deque
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -32,7 +34,13 @@ if TYPE_CHECKING:
     from cni_netkit.kernel.queues.xsk import Bound
 
 CONNECTIONS = 64
-"""At a time; who comes then waits in the backlog."""
+"""Served at a time; who comes then waits in the backlog."""
+
+OF_ONE = 8
+"""Connections of one container at a time, so that nobody has all of them."""
+
+PARKED_OF_ONE = 256
+"""Connections of one container that wait for those; who comes then is hung up on."""
 
 SECONDS = 5.0
 """For the message to come, and for the answer to go."""
@@ -43,6 +51,15 @@ STOP_SECONDS = 1.0
 MESSAGE_BYTES = 64
 ONE_TOO_MANY = 2
 """Descriptors that are asked for; the kernel drops the others."""
+
+
+CLONE_FILES = 0x400
+"""include/uapi/linux/sched.h"""
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+Owner = tuple[int, int] | None
+"""Who answers for a connection: a namespace (device, inode) that the host knows; None: others."""
 
 
 class Refused(Exception):
@@ -57,7 +74,8 @@ class Server:
         self._listener = listener
         self._seats = threading.BoundedSemaphore(CONNECTIONS)
         self._guard = threading.Lock()
-        self._serving: dict[threading.Thread, socket.socket] = {}
+        self._serving: dict[threading.Thread, tuple[socket.socket, Owner]] = {}
+        self._parked: defaultdict[Owner, deque[socket.socket]] = defaultdict(deque)
         self._stopping = threading.Event()
         self._stop, self._stopped = socket.socketpair()
         self._accepting = threading.Thread(target=self._accept, name="xsk", daemon=True)
@@ -70,9 +88,13 @@ class Server:
         self._accepting.join()
         with self._guard:
             left = dict(self._serving)
-        for connection in left.values():
+            parked = [each for queue in self._parked.values() for each in queue]
+            self._parked.clear()
+        for connection, _ in left.values():
             with contextlib.suppress(OSError):
                 connection.shutdown(socket.SHUT_RD)
+        for connection in parked:
+            _hang_up(connection)
         until = time.monotonic() + STOP_SECONDS
         for thread in left:
             thread.join(max(0.0, until - time.monotonic()))
@@ -95,38 +117,44 @@ class Server:
                 return
 
     def _begin(self) -> bool:
-        """Have the next connection served; False if there is none, or no thread for it."""
+        """Have the next connection served; False if there is none, no thread, or too many."""
         try:
             connection, _ = self._listener.accept()
         except OSError as error:
             if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS):
                 self._stopping.wait(0.1)
             return False
-        thread = threading.Thread(target=self._serve, args=(connection,), name="xsk", daemon=True)
+        owner = _owner(connection)
+        thread = threading.Thread(target=self._serve, args=(owner,), name="xsk", daemon=True)
         with self._guard:
-            self._serving[thread] = connection
+            parked = self._parked[owner]
+            if len(parked) >= PARKED_OF_ONE:
+                _hang_up(connection)
+                return False
+            parked.append(connection)
+            if sum(other == owner for _, other in self._serving.values()) >= OF_ONE:
+                return False
+            self._serving[thread] = parked.popleft(), owner
         try:
             thread.start()
         except RuntimeError as error:
             log.error("no thread for an AF_XDP socket can be started", problem=str(error))
-            self._serving.pop(thread)
-            connection.close()
+            _hang_up(self._serving.pop(thread)[0])
             return False
         return True
 
-    def _serve(self, connection: socket.socket) -> None:
+    def _serve(self, owner: Owner) -> None:
+        """Serve the connection that this thread is for, then those of its owner that wait."""
+        thread = threading.current_thread()
         try:
-            with connection:
-                connection.settimeout(SECONDS)
-                try:
-                    _answer(connection)
-                except OSError:
-                    pass  # no message came, or nobody took the answer
-                except Exception as error:
-                    log.error("an AF_XDP socket was not taken over", problem=repr(error))
+            while True:
+                _converse(self._serving[thread][0])
+                with self._guard:
+                    if not self._parked[owner]:
+                        del self._parked[owner], self._serving[thread]
+                        return
+                    self._serving[thread] = self._parked[owner].popleft(), owner
         finally:
-            with self._guard:
-                self._serving.pop(threading.current_thread())
             self._seats.release()
 
 
@@ -161,6 +189,59 @@ def _listen(stack: contextlib.ExitStack, path: Path) -> socket.socket:
         raise
     stack.callback(link.unlink, missing_ok=True)
     return listener
+
+
+def _owner(connection: socket.socket) -> Owner:
+    """Who answers for a connection.
+
+    The kernel makes its end here in the namespace of the other (net/unix/af_unix.c). A namespace
+    that the host has no id for is none of a container with one of our devices: those count as one,
+    since whoever may make namespaces could make many.
+    """
+    from cni_netkit.kernel.errors import KernelError
+    from cni_netkit.kernel.namespace import Namespace
+    from cni_netkit.kernel.netns import Netns
+
+    with contextlib.ExitStack() as stack, contextlib.suppress(OSError, KernelError):
+        peer = Namespace(Netns.of_socket(connection.fileno(), "of an application"))
+        stack.callback(peer.close)
+        host = Namespace.current()
+        stack.callback(host.close)
+        if peer.netns.identity == host.netns.identity or host.known_id_of(peer) is not None:
+            return peer.netns.identity
+    return None
+
+
+def _hang_up(connection: socket.socket) -> None:
+    """Close a connection without waiting for what is closed with it.
+
+    Nobody has received what came by it, which may be a TCP socket with SO_LINGER: close(2) waits
+    for one, except in a task that is about to exit (net/ipv4/af_inet.c, inet_release). So a thread
+    gets a table of descriptors of its own (CLONE_FILES), and its end is what closes the connection.
+    """
+    has_its_own, is_the_last = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        _libc.unshare(CLONE_FILES)
+        has_its_own.set()
+        is_the_last.wait()
+
+    with contextlib.suppress(RuntimeError):
+        threading.Thread(target=hold, name="xsk", daemon=True).start()
+        has_its_own.wait()
+    connection.close()
+    is_the_last.set()
+
+
+def _converse(connection: socket.socket) -> None:
+    with connection:
+        connection.settimeout(SECONDS)
+        try:
+            _answer(connection)
+        except OSError:
+            pass  # no message came, or nobody took the answer
+        except Exception as error:
+            log.error("an AF_XDP socket was not taken over", problem=repr(error))
 
 
 def _answer(connection: socket.socket) -> None:

@@ -58,6 +58,11 @@ class Netns:
         return cls(descriptor, path, own=False)
 
     @classmethod
+    def of_socket(cls, endpoint: int, path: str) -> "Netns":
+        """The namespace that a socket lives in (SIOCGSKNS), which takes CAP_NET_ADMIN there."""
+        return cls(fcntl.ioctl(endpoint, SIOCGSKNS), path, own=False)
+
+    @classmethod
     def temporary(cls) -> "Netns":
         """A namespace for a trial: it and all in it is gone when closed."""
 

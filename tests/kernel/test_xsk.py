@@ -19,6 +19,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from cni_netkit.agent import xsk
 from cni_netkit.kernel.namespace import Namespace
 from tests.kernel import judge
 from tests.kernel.cnitool import CNITOOL, NO_CNITOOL, Cnitool
-from tests.kernel.conftest import JSON, Conf, Node, links
+from tests.kernel.conftest import CLONE_NEWNET, JSON, Conf, Node, libc, links
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 NET_RAW_ALONE = [
@@ -42,6 +43,8 @@ NET_RAW_ALONE = [
     "--ambient-caps=-all,+net_raw",
 ]
 PORT = 9000
+SYS_SETRESUID = 117
+"""Of x86_64; the C library would change all threads."""
 OURS, OTHERS = "192.0.2.2", "192.0.2.1"
 
 pytestmark = pytest.mark.usefixtures("xdp_program")
@@ -333,6 +336,49 @@ def test_what_is_refused_and_why(
     judge.wait_for(
         lambda: sorted(links("/proc/self/fd/*")) == before, "no descriptor is left in the agent"
     )
+
+
+def test_who_holds_all_connections_hurts_only_himself(
+    node: Node,
+    conf: Conf,
+    wire: Wire,
+    host: Namespace,
+    xsk_socket: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Whichever users it has; and all the namespaces that it makes have one bound together."""
+    monkeypatch.setattr(xsk, "SECONDS", judge.DEADLINE)
+    c, other = leased(node, conf, wire.nic), leased(node, conf, wire.nic)
+    prepare(host, wire.nic)
+
+    def silent(user: int = 0, *, new: bool = False) -> socket.socket:
+        agent = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        agent.settimeout(judge.DEADLINE)
+        if new:
+            assert libc.unshare(CLONE_NEWNET) == 0
+            agent.close()
+            agent = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        as_user(user, lambda: agent.connect(str(xsk_socket)))
+        return agent
+
+    with ExitStack() as stack:
+        for number in range(3 * xsk.OF_ONE):
+            stack.enter_context(inside(c, partial(silent, number)))
+            stack.enter_context(inside(c, lambda: silent(1000, new=True)))
+        with socket_of(c) as own, socket_of(other) as innocent:
+            waiting = stack.enter_context(inside(c, silent))
+            socket.send_fds(waiting, [b"x"], [own.fileno()])
+            assert inside(other, lambda: hand_over(xsk_socket, innocent.fileno())) == {"ok": True}
+            waiting.setblocking(False)
+            with pytest.raises(BlockingIOError):
+                waiting.recv(1000)
+
+
+def as_user(user: int, function: Callable[[], None]) -> None:
+    """Call with the credentials of a user, in this thread alone (setresuid(2))."""
+    libc.syscall(SYS_SETRESUID, -1, user, -1)
+    function()
+    libc.syscall(SYS_SETRESUID, -1, 0, -1)
 
 
 def test_same_queue_number_of_another_namespace_is_refused(

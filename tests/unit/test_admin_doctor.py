@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import socket
 import threading
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ from typing import Any
 import pytest
 
 from cni_netkit.admin import advice, doctor, launcher, leases, verdicts
-from cni_netkit.agent import server
+from cni_netkit.agent import server, sockets
 from cni_netkit.facts import Nic
 from cni_netkit.kernel.errors import KernelError
 from cni_netkit.kernel.model import Queue
@@ -196,7 +197,7 @@ def test_an_agent_that_refuses(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
     """Its own words are told."""
     path = f"{tmp_path}/agent.sock"
     monkeypatch.setenv("CNI_NETKIT_SOCKET", path)
-    monkeypatch.setattr(server, "_is_root", lambda _: False)
+    monkeypatch.setattr(sockets, "peer", lambda _: (os.getpid(), 65534))
     with own_agent(path):
         said = verdicts.of_agent()
     assert said["reason"] == f"the agent at {path} refuses: only root may use the agent"

@@ -330,9 +330,7 @@ def test_more_than_the_workers_wait_and_more_than_those_are_refused(
         assert ask(path).status == 0, "there is room again"
 
 
-def test_nobody_waits_for_who_says_nothing(
-    monkeypatch: pytest.MonkeyPatch, path: str
-) -> None:
+def test_nobody_waits_for_who_says_nothing(monkeypatch: pytest.MonkeyPatch, path: str) -> None:
     """More are silent than there are workers and places: an honest request is answered meanwhile.
 
     And so are they, when they begin at last.
@@ -382,24 +380,26 @@ def test_one_process_has_a_bound(agent: Agent, path: str, tmp_path: Path) -> Non
 
 def test_stop_does_not_wait_for_who_says_nothing(path: str) -> None:
     """They are refused, with error 11, whether they are put aside already or just came."""
-    with server.listen(path) as listener, ExitStack() as stack:
-        with served(listener) as agent:
-            silent = [stack.enter_context(connect(path)) for _ in range(20)]
-            wait_for(lambda: agent._callers.has_silent, "one is put aside")
-            agent.stop()
-            for each in silent:
-                assert "being stopped" in error(wire.receive_answer(each, soon()))["msg"]
+    with server.listen(path) as listener, ExitStack() as stack, served(listener) as agent:
+        silent = [stack.enter_context(connect(path)) for _ in range(20)]
+        wait_for(lambda: agent._callers.has_silent, "one is put aside")
+        agent.stop()
+        for each in silent:
+            assert "being stopped" in error(wire.receive_answer(each, soon()))["msg"]
 
 
 def test_stop_waits_for_who_is_silent_on_a_socket_that_stays(path: str) -> None:
     """It was accepted, so that nobody else can answer it."""
-    with server.listen(path) as listener, connect(path) as silent:
-        with served(listener, inherited=True) as agent:
-            wait_for(lambda: agent._callers.has_silent, "it is put aside")
-            agent.stop()
-            wait_for(lambda: agent._drained, "nobody is accepted any more")
-            wire.send_request(silent, VERSION, soon())
-            assert wire.receive_answer(silent, soon()).status == 0
+    with (
+        server.listen(path) as listener,
+        connect(path) as silent,
+        served(listener, inherited=True) as agent,
+    ):
+        wait_for(lambda: agent._callers.has_silent, "it is put aside")
+        agent.stop()
+        wait_for(lambda: agent._drained, "nobody is accepted any more")
+        wire.send_request(silent, VERSION, soon())
+        assert wire.receive_answer(silent, soon()).status == 0
 
 
 def test_waiting_costs_time(agent: Agent, path: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -134,8 +134,9 @@ def test_further_messages_are_not_read(path: Path, taken: list[tuple[int, int]])
     assert len(taken) == 1
 
 
-def test_silent_clients_do_not_delay_others(path: Path) -> None:
+def test_silent_clients_do_not_delay_others(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nor does one that does not take its answer."""
+    monkeypatch.setattr(xsk, "OF_ONE", xsk.CONNECTIONS)
     with ExitStack() as stack:
         silent = [stack.enter_context(connect(path)) for _ in range(xsk.CONNECTIONS - 2)]
         deaf = stack.enter_context(connect(path))
@@ -146,6 +147,46 @@ def test_silent_clients_do_not_delay_others(path: Path) -> None:
         for connection in silent:
             socket.send_fds(connection, [b"x"], [0])
             assert answer(connection) == {"ok": True}
+
+
+def test_one_container_has_a_bound(
+    folder: Path, taken: list[tuple[int, int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it has beyond that waits for the others of it, and beyond another bound is hung up on."""
+    monkeypatch.setattr(xsk, "SECONDS", DEADLINE)
+    monkeypatch.setattr(xsk, "PARKED_OF_ONE", 2)
+    before = open_files()
+    with serving(folder) as path, ExitStack() as stack:
+        silent = [stack.enter_context(connect(path)) for _ in range(xsk.OF_ONE)]
+        parked = [stack.enter_context(connect(path)) for _ in range(2)]
+        with connect(path) as refused:
+            assert refused.recv(1000) == b""
+        for connection in parked:
+            socket.send_fds(connection, [b"x"], [0])
+            connection.setblocking(False)
+            with pytest.raises(BlockingIOError):
+                connection.recv(1000)
+            connection.settimeout(DEADLINE)
+        silent[0].close()
+        assert [answer(connection) for connection in parked] == [{"ok": True}] * 2
+        assert ask(path, 0) == {"ok": True}
+    wait_for(lambda: open_files() == before, "nothing stays open")
+
+
+def test_hanging_up_waits_for_nobody(
+    folder: Path, taken: list[tuple[int, int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was sent along may be a TCP socket that lingers: the next is accepted all the same."""
+    monkeypatch.setattr(xsk, "PARKED_OF_ONE", 0)
+    with lingering() as (sender, _), serving(folder) as path:
+        with connect(path) as connection:
+            with suppress(BrokenPipeError):
+                socket.send_fds(connection, [b"x"], [sender.fileno()])
+            sender.close()
+            with suppress(ConnectionResetError):
+                assert connection.recv(1000) == b""
+        monkeypatch.setattr(xsk, "PARKED_OF_ONE", 2)
+        assert ask(path, 0) == {"ok": True}
 
 
 def test_close_that_waits_holds_up_nobody_else(
@@ -160,27 +201,33 @@ def test_close_that_waits_holds_up_nobody_else(
         raise Refused("no")
 
     monkeypatch.setattr(xsk, "_take_over", refuse)
+    with lingering() as (sender, _), connect(path) as connection:
+        socket.send_fds(connection, [b"x"], [sender.fileno()])
+        sender.close()
+        closed.set()
+        assert json.loads(connection.recv(1000))["reason"] == "no"
+        for _ in range(5):
+            assert ask(path, 0)["reason"] == "no"
+        connection.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            connection.recv(1000)  # not hung up yet: closing goes on
+
+
+@contextmanager
+def lingering() -> Iterator[tuple[socket.socket, socket.socket]]:
+    """A TCP socket that waits when it is closed, and its peer, which does not read."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         sender = socket.create_connection(listener.getsockname())
         peer, _ = listener.accept()
-        with peer:
-            sender.setblocking(False)
-            sender.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 3600))
-            with suppress(BlockingIOError):
-                while True:
-                    sender.send(bytes(1 << 16))
-            # Which only blocking sockets mind.
-            sender.setblocking(True)
-            with connect(path) as connection:
-                socket.send_fds(connection, [b"x"], [sender.fileno()])
-                sender.close()
-                closed.set()
-                assert json.loads(connection.recv(1000))["reason"] == "no"
-                for _ in range(5):
-                    assert ask(path, 0)["reason"] == "no"
-                connection.setblocking(False)
-                with pytest.raises(BlockingIOError):
-                    connection.recv(1000)  # not hung up yet: closing goes on
+    with peer, sender:
+        sender.setblocking(False)
+        sender.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 3600))
+        with suppress(BlockingIOError):
+            while True:
+                sender.send(bytes(1 << 16))
+        # Which only blocking sockets mind.
+        sender.setblocking(True)
+        yield sender, peer
 
 
 def test_more_than_there_are_seats_wait(

@@ -6,7 +6,6 @@ Follows include/uapi/linux/sock_diag.h and xdp_diag.h.
 """
 
 import errno
-import fcntl
 import os
 import socket
 import struct
@@ -20,7 +19,6 @@ from cni_netkit.kernel.netns import Netns
 from cni_netkit.kernel.uapi import (
     AF_XDP,
     NETLINK_SOCK_DIAG,
-    SIOCGSKNS,
     SO_COOKIE,
     SOCK_DIAG_BY_FAMILY,
     XDP_DIAG_INFO,
@@ -57,7 +55,7 @@ def namespace_of(descriptor: int) -> Netns:
             raise Unusable("the descriptor is a socket, but not of AF_XDP")
     except OSError:
         raise Unusable("the descriptor is not one of a socket") from None
-    return Netns(fcntl.ioctl(descriptor, SIOCGSKNS), "of the AF_XDP socket", own=False)
+    return Netns.of_socket(descriptor, "of the AF_XDP socket")
 
 
 def bound(descriptor: int, netns: Netns) -> Bound:
