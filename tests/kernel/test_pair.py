@@ -99,6 +99,19 @@ def test_device_attributes_are_as_configured(node: Node, conf: Conf) -> None:
     assert judge.link(name)["ifalias"] == f"cni-netkit net container-{c} eth0"
 
 
+def test_the_empty_table_of_a_delete_that_was_killed(node: Node, conf: Conf) -> None:
+    """The rules are gone and the table is not: the next DEL takes it away."""
+    c = node.container()
+    configuration = conf(ipMasq=True)
+    before = judge.world(c)
+    node.add(configuration, c)
+    (chain,) = [each["ifname"] for each in judge.ip("link") if each["ifname"].startswith("nk")]
+    judge.run("nft", "flush", "map", "inet", "cni-netkit", "masquerade4")
+    judge.run("nft", "delete", "chain", "inet", "cni-netkit", chain)
+    assert node.call("DEL", configuration, c).ok
+    assert judge.world(c) == before
+
+
 def test_masqueraded_to_a_third_namespace(node: Node, conf: Conf, dual_stack: JSON) -> None:
     """A host outside that knows no route back sees the node's address, IPv4 and IPv6."""
     outside = node.container()

@@ -63,8 +63,12 @@ class Masquerading:
 
     def remove(self, chain: str, addresses: Iterable[str]) -> None:
         """Take back what `add` made; what is gone already is passed over."""
-        if not self._table.has_chain(chain):
-            return
+        if self._table.has_chain(chain):
+            self._remove_chain(chain, addresses)
+        # Also without: who removed it may have died before this.
+        self._remove_unused_skeleton()
+
+    def _remove_chain(self, chain: str, addresses: Iterable[str]) -> None:
         known = [each for each in map(ip_interface, addresses) if self._chain_of(each) == chain]
         try:
             self._delete(chain, known)
@@ -73,7 +77,6 @@ class Masquerading:
                 raise
             # Addresses that the record does not know still point here: look for them all.
             self._delete(chain, self._addresses_of(chain))
-        self._remove_unused_skeleton()
 
     def found(self, chain: str, addresses: Sequence[str]) -> tuple[int, list[str]]:
         """How many rules of a chain masquerade, and which of `addresses` are sent to them."""
