@@ -37,6 +37,20 @@ def ip(*arguments: str, netns: str = "") -> Any:
     return json.loads(text) if text.strip() else []
 
 
+def ip_batch(*commands: str, netns: str = "") -> list[Any]:
+    """What `ip -j -d` says to each of several commands, by one process; only the last says nothing."""
+    where = ["-n", netns] if netns else []
+    done = subprocess.run(
+        ["ip", "-j", "-d", *where, "-batch", "-"],
+        input="\n".join(commands) + "\n",
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    found = [json.loads(line) for line in done.stdout.splitlines() if line.strip()]
+    return found + [[]] * (len(commands) - len(found))
+
+
 def link(name: str, netns: str = "") -> Any:
     """One device as ip(8) sees it, or None."""
     return next((each for each in ip("link", netns=netns) if each["ifname"] == name), None)
@@ -141,19 +155,22 @@ def files(folder: str) -> dict[str, bytes]:
     return {str(path): path.read_bytes() for path in Path(folder).rglob("*") if path.is_file()}
 
 
-def _has_local_routes(netns: str) -> bool:
-    """The kernel adds them from a work queue (addrconf_dad_begin()), a moment after the address."""
+def _settled(netns: str) -> Any:
+    """Links, addresses, and routes of both families of a namespace, once they belong together.
+
+    The kernel adds local routes from a work queue (addrconf_dad_begin()), a moment after the address.
+    """
+    links, addresses, routes4 = ip_batch("link", "addr", "route show table all", netns=netns)
+    routes6 = ip("-6", "route", "show", "table", "all", netns=netns)
     given = {
         item["local"]
-        for each in ip("-6", "addr", netns=netns)
-        if {"UP", "LOWER_UP"} <= set(each.get("flags", ()))
+        for each in addresses
+        if {"UP", "LOWER_UP"} <= set(each.get("flags", ())) and each.get("ifname") != "lo"
         for item in each["addr_info"]
-        if item["scope"] != "link"
+        if item["family"] == "inet6" and item["scope"] != "link"
     }
-    if given <= {"::1"}:
-        return True
-    routes = ip("-6", "route", "show", "table", "local", netns=netns)
-    return given <= {each["dst"] for each in routes if each.get("type") == "local"}
+    local = {each["dst"] for each in routes6 if each.get("type") == "local"}
+    return (links, addresses, routes4, routes6) if given <= local else None
 
 
 def world(*netns: str) -> dict[str, Any]:
@@ -164,14 +181,16 @@ def world(*netns: str) -> dict[str, Any]:
     """
     seen: dict[str, Any] = {}
     for name in ("", *netns):
-        wait_for(partial(_has_local_routes, name), "IPv6 addresses have their local routes")
+        links, addresses, routes4, routes6 = wait_for(
+            partial(_settled, name), "IPv6 addresses have their local routes"
+        )
         seen[f"links {name}"] = {
             each["ifname"]: (
                 each["ifindex"],
                 sorted(set(each["flags"]) - REPORTED_LATER),
                 each["mtu"],
             )
-            for each in ip("link", netns=name)
+            for each in links
         }
         seen[f"addresses {name}"] = {
             each["ifname"]: sorted(
@@ -179,10 +198,9 @@ def world(*netns: str) -> dict[str, Any]:
                 for item in each["addr_info"]
                 if item["scope"] != "link"
             )
-            for each in ip("addr", netns=name)
+            for each in addresses
         }
-        for family in ("-4", "-6"):
-            found = ip(family, "route", "show", "table", "all", netns=name)
+        for family, found in (("-4", routes4), ("-6", routes6)):
             seen[f"routes {family} {name}"] = sorted(
                 json.dumps({key: each[key] for key in ("dst", "dev", "type") if key in each})
                 for each in found
