@@ -63,10 +63,14 @@ class NetlinkSocket:
         self._sequence = 0
         self.interrupted = False
         self._socket = unused
-        for option in (NETLINK_EXT_ACK, NETLINK_CAP_ACK, NETLINK_GET_STRICT_CHK):
-            self._socket.setsockopt(SOL_NETLINK, option, 1)
-        self._socket.settimeout(ANSWER_SECONDS)
-        self._socket.bind((0, 0))
+        try:
+            for option in (NETLINK_EXT_ACK, NETLINK_CAP_ACK, NETLINK_GET_STRICT_CHK):
+                unused.setsockopt(SOL_NETLINK, option, 1)
+            unused.settimeout(ANSWER_SECONDS)
+            unused.bind((0, 0))
+        except OSError:
+            unused.close()
+            raise
 
     def close(self) -> None:
         """Close the socket."""
@@ -86,6 +90,8 @@ class NetlinkSocket:
         self._send(batch, data)
         answers: dict[int, list[Any]] = {sequence: [] for sequence in sequences}
         refusals: dict[int, KernelError] = {}
+        # One that is turned down is answered for the request that it failed at, or for the whole.
+        is_transaction = not all(request.acknowledged for request in batch)
         interrupted = False
         pending = {
             sequence
@@ -101,8 +107,8 @@ class NetlinkSocket:
                     refused = _refusal(request, flags, payload)
                     if refused and refused.errno not in tolerated:
                         refusals[sequence] = refused
-                        if not request.acknowledged:
-                            pending.clear()  # the transaction as a whole was turned down
+                        if is_transaction:
+                            pending.clear()
                     pending.discard(sequence)
                 elif kind == NLMSG_DONE:
                     pending.discard(sequence)
@@ -163,9 +169,13 @@ class NetlinkSocket:
 
 
 def opened(netns: Netns, protocol: int) -> NetlinkSocket:
-    """A socket in a namespace, which is entered for it if need be."""
+    """A socket in a namespace, which is entered for it if need be. Raises `KernelError`."""
     kind = socket.SOCK_RAW | socket.SOCK_CLOEXEC
-    return NetlinkSocket(netns.run(lambda: socket.socket(socket.AF_NETLINK, kind, protocol)))
+    try:
+        return NetlinkSocket(netns.run(lambda: socket.socket(socket.AF_NETLINK, kind, protocol)))
+    except OSError as error:
+        asked = f"open a netlink socket in the network namespace {netns.path}"
+        raise KernelError(asked, error.errno or errno.EIO) from None
 
 
 def adopt(netns: Netns, protocol: int, descriptor: int) -> NetlinkSocket | None:
