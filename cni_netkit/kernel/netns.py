@@ -8,8 +8,9 @@ import socket
 from collections.abc import Callable
 from typing import TypeVar
 
-from cni_netkit.kernel.errors import NoNamespace, NoThread
+from cni_netkit.kernel.errors import KernelError, NoNamespace, NoThread
 from cni_netkit.kernel.uapi import CLONE_NEWNET, NS_GET_NSTYPE, SIOCGSKNS
+from cni_netkit.spec.errors import SHORTAGES
 
 Outcome = TypeVar("Outcome")
 
@@ -23,7 +24,11 @@ class Netns:
         self.descriptor = descriptor
         self.path = path
         self.is_own = own
-        status = os.fstat(descriptor)
+        try:
+            status = os.fstat(descriptor)
+        except OSError as error:
+            os.close(descriptor)
+            raise OSError(error.errno, error.strerror, path) from None
         self.identity = (status.st_dev, status.st_ino)
 
     @classmethod
@@ -38,6 +43,8 @@ class Netns:
         try:
             descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         except OSError as error:
+            if error.errno in SHORTAGES:
+                raise
             raise NoNamespace(path, os.strerror(error.errno or 0)) from None
         return cls._verified(descriptor, path)
 
@@ -68,7 +75,7 @@ class Netns:
 
         def leave_for_a_new_one() -> int:
             if _libc.unshare(CLONE_NEWNET) != 0:
-                raise NoNamespace("a new one", os.strerror(ctypes.get_errno()))
+                raise KernelError("make a network namespace", ctypes.get_errno())
             return os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
 
         return cls(_in_a_thread(leave_for_a_new_one), "(temporary)", own=False)
@@ -79,8 +86,10 @@ class Netns:
             descriptor = fcntl.ioctl(endpoint.fileno(), SIOCGSKNS)
         except OSError:
             return False
-        status = os.fstat(descriptor)
-        os.close(descriptor)
+        try:
+            status = os.fstat(descriptor)
+        finally:
+            os.close(descriptor)
         return (status.st_dev, status.st_ino) == self.identity
 
     def close(self) -> None:
@@ -98,7 +107,7 @@ class Netns:
 
         def enter_and_call() -> Outcome:
             if _libc.setns(self.descriptor, CLONE_NEWNET) != 0:
-                raise NoNamespace(self.path, os.strerror(ctypes.get_errno()))
+                raise KernelError(f"enter the network namespace {self.path}", ctypes.get_errno())
             return function()
 
         return _in_a_thread(enter_and_call)

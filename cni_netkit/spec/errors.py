@@ -1,6 +1,12 @@
 """CNI errors: the codes of the specification (section 5, "Error") and our own from 100 up."""
 
+import errno
 from enum import IntEnum
+
+SHORTAGES = frozenset(
+    (errno.ENOMEM, errno.ENOBUFS, errno.ENFILE, errno.EMFILE, errno.EFAULT, errno.EINTR)
+)
+"""What the system is short of at the moment; it tells nothing of what was asked for."""
 
 
 class Code(IntEnum):

@@ -22,7 +22,11 @@ class EthtoolIoctl:
 
     def __init__(self, netns: Netns) -> None:
         kind = socket.SOCK_DGRAM | socket.SOCK_CLOEXEC
-        self._socket = netns.run(lambda: socket.socket(socket.AF_INET, kind))
+        try:
+            self._socket = netns.run(lambda: socket.socket(socket.AF_INET, kind))
+        except OSError as error:
+            asked = f"open a socket in the network namespace {netns.path}"
+            raise KernelError(asked, error.errno or errno.EIO) from None
 
     def close(self) -> None:
         """Close the socket."""
