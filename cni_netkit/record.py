@@ -17,8 +17,8 @@ FORMAT = Format(migrations=(describe_the_device_once,))
 def process_identity(number: int) -> list[int]:
     """A process's number and start time (proc_pid_stat(5), field 22), which is 0 if it is gone."""
     try:
-        after_the_name = Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
+        after_the_name = _read(f"/proc/{number}/stat").rpartition(")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
         return [number, 0]
     return [number, int(after_the_name[19])]
 
@@ -32,7 +32,15 @@ def own_identity(number: int) -> list[int]:
 @lru_cache(1)
 def boot_id() -> str:
     """Tells one boot of the machine from another (random(4))."""
-    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    return _read("/proc/sys/kernel/random/boot_id").strip()
+
+
+def _read(path: str) -> str:
+    """A file of /proc. An error of reading, unlike one of opening, does not name it by itself."""
+    try:
+        return Path(path).read_text()
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, path) from None
 
 
 @dataclass

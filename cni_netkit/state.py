@@ -20,7 +20,7 @@ from cni_netkit import deadline
 from cni_netkit.attachment import Attachment
 from cni_netkit.formats import Newer
 from cni_netkit.record import Record, cut_off
-from cni_netkit.spec.errors import CNIError, Code
+from cni_netkit.spec.errors import SHORTAGES, CNIError, Code
 
 ROOT = Path("/var/lib/cni/netkit")
 """On disk, as the addresses that IPAM gave away are: both must be found after a reboot."""
@@ -109,7 +109,11 @@ class Store:
                 return Record.load(file.read())
         except Newer as newer:
             raise NewerRecord(attachment, path, newer).refusal from None
-        except (OSError, ValueError):
+        except OSError as error:
+            if error.errno in SHORTAGES:
+                raise self._failure(path, error, "read") from None
+            return None
+        except ValueError:
             return None
 
     def written(self, attachment: Attachment) -> float:
@@ -149,7 +153,9 @@ class Store:
         for path in sorted(self._root.glob(f"{network or '*'}/*:*.json")):
             try:
                 data = path.read_bytes()
-            except OSError:
+            except OSError as error:
+                if error.errno in SHORTAGES:
+                    raise self._failure(str(path), error, "read") from None
                 continue
             attachment = _attachment_of(path)
             try:
@@ -197,6 +203,8 @@ class Store:
                 if not wait:
                     raise
                 return False
+            except OSError as error:
+                raise OSError(error.errno, error.strerror, path) from None
             return True
 
         try:
@@ -242,10 +250,10 @@ class Store:
             os.unlink(self._path(record.attachment))
             raise self._failure(folder, error) from None
 
-    def _failure(self, path: str, error: OSError) -> CNIError:
+    def _failure(self, path: str, error: OSError, verb: str = "write") -> CNIError:
         return CNIError(
             Code.IO_FAILURE,
-            f"write the record {path}: {error.strerror}",
+            f"{verb} the record {path}: {error.strerror}",
             f"the state of attachments is kept under {self._root}",
         )
 

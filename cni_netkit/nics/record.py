@@ -9,7 +9,8 @@ from typing import Any
 from cni_netkit import state
 from cni_netkit.formats import Format, Newer
 from cni_netkit.kernel.model import Link
-from cni_netkit.spec.errors import CNIError, Code
+from cni_netkit.record import boot_id
+from cni_netkit.spec.errors import SHORTAGES, CNIError, Code
 from cni_netkit.spec.nics import Preparation
 
 ROOT = state.ROOT / "nics"
@@ -17,12 +18,10 @@ ROOT = state.ROOT / "nics"
 
 FORMAT = Format()
 
-BOOT = Path("/proc/sys/kernel/random/boot_id")
-
 
 def instance_of(link: Link) -> list[Any]:
     """What tells a NIC from one that had its name before: settings go with the device."""
-    return [BOOT.read_text().strip(), link.index]
+    return [boot_id(), link.index]
 
 
 @dataclass
@@ -67,7 +66,11 @@ class NicStore:
                 "the NIC was left as it is: install the newer release again "
                 "(install.sh --rollback goes forth, too), then try again",
             ) from None
-        except (OSError, ValueError, TypeError, KeyError):
+        except OSError as error:
+            if error.errno in SHORTAGES:
+                raise OSError(error.errno, error.strerror, str(path)) from None
+            return None
+        except (ValueError, TypeError, KeyError):
             return None
 
     def save(self, record: NicRecord) -> None:

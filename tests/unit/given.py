@@ -3,7 +3,9 @@
 import contextlib
 import io
 import json
+import os
 import re
+import resource
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -40,6 +42,21 @@ def refused(code: int, *words: str) -> Iterator[CNIError]:
     assert caught.value.code == code, caught.value.message
     for word in words:
         assert word in f"{caught.value.message} | {caught.value.details}"
+
+
+@contextlib.contextmanager
+def descriptors_left(count: int) -> Iterator[None]:
+    """Within: this process can open so many files and no more."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    lowest = os.dup(0)  # what has a higher number than those that are left keeps it
+    os.close(lowest)
+    used = {int(each) for each in os.listdir("/proc/self/fd")} - {lowest}
+    free = sorted(set(range(lowest, lowest + len(used) + count + 1)) - used)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free[count], hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def conf(**more: Any) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from cni_netkit.attachment import Attachment
 from cni_netkit.record import Record
 from cni_netkit.spec.errors import CNIError
 from cni_netkit.state import DamagedRecord, Store
-from tests.unit.given import record, refused
+from tests.unit.given import descriptors_left, record, refused
 
 FIRST = Attachment("net", "c1", "eth0")
 SECOND = Attachment("net", "c2", "eth0")
@@ -287,6 +287,14 @@ def test_a_file_where_notes_should_be(store: Store, tmp_path: Path) -> None:
     store.remove(Attachment("net", "c1", "rxq0"), "eth0")
     store.remove(FIRST)
     assert list(notes.parent.iterdir()) == []
+
+
+def test_a_record_that_cannot_be_read_for_now(store: Store) -> None:
+    """It is not lost: whoever took it for that would release by names alone, and forget it."""
+    store.create(record(FIRST))
+    with descriptors_left(0), refused(5, "read the record", "Too many open files"):
+        store.load(FIRST)
+    assert store.load(FIRST) == record(FIRST)
 
 
 def test_all_of_nothing(tmp_path: Path) -> None:
