@@ -26,7 +26,7 @@ from cni_netkit.ipam.base import (
 )
 from cni_netkit.ipam.owners import Owners, forget
 from cni_netkit.spec.addresses import ip_address, ip_interface
-from cni_netkit.spec.errors import CNIError, Code
+from cni_netkit.spec.errors import SHORTAGES, CNIError, Code
 from cni_netkit.spec.forms import Address, canonical
 from cni_netkit.spec.ipam import DATA_DIR, host_local
 from cni_netkit.spec.ranges import Range
@@ -129,7 +129,9 @@ class HostLocal:
 
     def collect(self, valid: Collection[tuple[str, str]]) -> None:
         """Release every address of this network whose owner is not valid."""
-        if not os.path.isdir(self._folder):
+        try:
+            os.stat(self._folder)
+        except (FileNotFoundError, NotADirectoryError):
             return
         owners = {container + LINE_BREAK + ifname for container, ifname in valid}
         # Files that old versions of the reference plugin wrote name the container only.
@@ -311,17 +313,19 @@ class HostLocal:
         except OSError as error:
             raise _io_failure(self._folder, error) from None
         try:
-            deadline.poll(f"IPAM: wait for the lock {path}", partial(_flock, lock))
+            deadline.poll(f"IPAM: wait for the lock {path}", partial(_flock, lock, path))
             yield
         finally:
             os.close(lock)
 
 
-def _flock(descriptor: int) -> bool:
+def _flock(descriptor: int, path: str) -> bool:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
+    except OSError as error:
+        raise _io_failure(path, error) from None
     return True
 
 
@@ -330,11 +334,17 @@ def _name(address: str) -> str:
 
 
 def _read(path: str) -> str:
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    """A file's text. Raises OSError where there is none, `CNIError` where that cannot be known."""
     try:
-        return os.read(descriptor, OWNER_BYTES).decode(errors="replace").strip()
-    finally:
-        os.close(descriptor)
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        try:
+            return os.read(descriptor, OWNER_BYTES).decode(errors="replace").strip()
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        if error.errno in SHORTAGES:
+            raise _io_failure(path, error) from None
+        raise
 
 
 def _write(path: str, text: str, flags: int) -> None:

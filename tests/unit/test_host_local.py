@@ -15,7 +15,7 @@ from cni_netkit.ipam.base import LeftBehind
 from cni_netkit.ipam.host_local import HostLocal
 from cni_netkit.spec.errors import CNIError
 from cni_netkit.spec.result import Result
-from tests.unit.given import content, context, refused
+from tests.unit.given import content, context, descriptors_left, refused
 
 FOUR = {"subnet": "10.1.0.0/24"}
 SIX = {"subnet": "fd00::/64"}
@@ -194,6 +194,15 @@ def test_release_again(net: Network) -> None:
     net.add(FOUR)
     net.ipam(FOUR).delete()
     net.ipam(FOUR).delete()
+    assert net.reserved() == {}
+
+
+def test_release_that_cannot_read_for_now(net: Network) -> None:
+    """An address is not given up for somebody else's since its file cannot be read at the moment."""
+    known = net.addresses(FOUR)
+    with descriptors_left(1), refused(5, "10.1.0.2", "Too many open files"):
+        net.ipam(FOUR).delete(known)
+    net.ipam(FOUR).delete(known)
     assert net.reserved() == {}
 
 
