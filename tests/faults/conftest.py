@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.kernel.conftest import conf, host, launcher, node, xdp_program
+from tests.kernel.conftest import conf, fake_nic, host, launcher, node, xdp_program
 from tests.kernel.features import kernel_has_netkit
 
-__all__ = ["conf", "host", "launcher", "node", "xdp_program"]
+__all__ = ["conf", "fake_nic", "host", "launcher", "node", "xdp_program"]
 
 FIGURES = pytest.StashKey[list[str]]()
 
