@@ -6,7 +6,7 @@ import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
-from cni_netkit.conformance import configuration, rows, runner, tap
+from cni_netkit.conformance import configuration, junit, rows, runner, tap
 from cni_netkit.conformance.row import ROWS, VERSIONS, Row
 from cni_netkit.conformance.world import Subject
 
@@ -36,6 +36,8 @@ def main(arguments: argparse.Namespace) -> int:
         return _bail_out("network namespaces are made by root only; run it as root")
     spoken = [each for each in runner.supported_versions(subject) if each in asked]
     outcomes = _report(runner.cases(chosen, spoken, subject), subject)
+    if arguments.junit:
+        junit.write(Path(arguments.junit), str(subject.executable), outcomes)
     return int(any(each.failed for each in outcomes))
 
 

@@ -4,7 +4,7 @@ import json
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -98,11 +98,16 @@ def _files() -> set[str]:
     }
 
 
-def more(after: Snapshot, before: Snapshot) -> list[str]:
-    """What was not there before, in words."""
+def more(after: Snapshot, before: Snapshot) -> list[tuple[str, str]]:
+    """What was not there before: (kind, in words)."""
     return [
-        f"{kind} {each}" for kind in after for each in sorted(after[kind] - before.get(kind, set()))
+        (kind, each) for kind in after for each in sorted(after[kind] - before.get(kind, set()))
     ]
+
+
+def staying(found: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+    """What nobody but the plugin would take away; the kernel ends the rest, sooner or later."""
+    return [each for each in found if each[0] in ("rule", "routing rule", "file")]
 
 
 def children(*, dead: bool = False) -> Iterator[int]:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import time
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -23,6 +24,7 @@ class Outcome:
     found: str = ""
     skipped: str = ""
     broken: str = ""
+    seconds: float = 0.0
     answers: Sequence[Answer] = field(default=(), repr=False)
 
     @property
@@ -83,9 +85,10 @@ def examine(case: Case, subject: Subject) -> Outcome:
     if case.skipped:
         return made
 
+    began = time.monotonic()
     said = _on_fresh_host(lambda world: _try(case.row, world), World(subject, case.version))
     answers = [Answer(**each) for each in said.pop("answers", ())]
-    return replace(made, answers=answers, **said)
+    return replace(made, answers=answers, seconds=time.monotonic() - began, **said)
 
 
 def _try(row: Row, world: World) -> dict[str, str]:

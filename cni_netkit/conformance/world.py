@@ -8,7 +8,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -86,12 +86,33 @@ class World:
         """All of the host that a plugin may leave something in."""
         return look.everything(self._own)
 
+    def links(self) -> dict[str, JSON]:
+        """The host's interfaces, by name."""
+        return {each["ifname"]: each for each in look.ip("addr")}
+
+    def settled(self) -> look.Snapshot:
+        """The host after one container came and went: what belongs to the network stays there."""
+        container = self.container()
+        container.add()
+        answer = container.delete().succeeds()
+        if container.ifname in container.links():
+            raise answer.unmet(f"no {container.ifname} in the container", "it is there")
+        return self.snapshot()
+
+    def nothing_less_than(self, before: look.Snapshot, answer: Answer) -> None:
+        """Demand that all is there that was."""
+        if gone := look.more(before, self.snapshot()):
+            told = "; ".join(f"{kind} {each}" for kind, each in gone)
+            raise answer.unmet("what was there stays", f"missing: {told}")
+
     def nothing_more_than(self, before: look.Snapshot, answer: Answer) -> None:
-        """Demand that nothing is there that was not; the kernel is given a moment."""
+        """Demand that nothing new is there; what the kernel ends by itself is given a moment."""
         deadline = time.monotonic() + SECONDS_OF_GRACE
         while left := look.more(self.snapshot(), before):
-            if time.monotonic() > deadline:
-                raise answer.unmet("nothing of it is left on the host", "; ".join(left))
+            staying = look.staying(left)
+            if staying or time.monotonic() > deadline:
+                told = "; ".join(f"{kind} {each}" for kind, each in staying or left)
+                raise answer.unmet("nothing of it is left on the host", told)
 
     def end(self) -> None:
         """End what still runs: the namespaces go with this process."""
@@ -112,19 +133,30 @@ class Container:
     keys: Mapping[str, Any] = field(default_factory=dict)
     prev_result: JSON | None = None
 
-    def call(self, verb: str, configuration: JSON | None = None, **more: str) -> Answer:
+    def call(
+        self,
+        verb: str,
+        configuration: JSON | str | None = None,
+        empty: Sequence[str] = (),
+        **more: str,
+    ) -> Answer:
         """One call with this container's parameters; one that is to be missing is given as ""."""
         parameters = {"CONTAINERID": self.id, "NETNS": str(self.netns), "IFNAME": self.ifname}
         given = {name: value for name, value in {**parameters, **more}.items() if value}
         if configuration is None:
             configuration = self.world.configuration(**self.keys)
-        return self.world.call(verb, configuration, **given)
+        return self.world.call(verb, configuration, **{**given, **dict.fromkeys(empty, "")})
+
+    def try_add(self, **keys: Any) -> Answer:
+        """An ADD, whatever comes of it; CHECK and DEL are given its result if there is one."""
+        answer = self.call("ADD", self.world.configuration(**self.keys, **keys))
+        if answer.status == 0:
+            self.prev_result = answer.result()
+        return answer
 
     def add(self, **keys: Any) -> JSON:
         """An ADD that has to work; its result, which CHECK and DEL are given."""
-        answer = self.call("ADD", self.world.configuration(**self.keys, **keys))
-        self.prev_result = answer.result()
-        return self.prev_result
+        return self.try_add(**keys).result()
 
     def with_result(self, **keys: Any) -> JSON:
         """The configuration with the result of ADD in it, from CNI 0.4.0 on."""
@@ -155,6 +187,28 @@ class Container:
             there = ", ".join(sorted(links)) or "none"
             raise Unmet(f"an interface {ifname} in the container", f"only {there}", answer)
         return links[ifname]
+
+    def must_answer(self, answer: Answer) -> None:
+        """Demand that it is attached as before, by CHECK where there is one."""
+        self.must_have(self.ifname, answer)
+        if self.world.version >= "0.4.0":
+            self.check().succeeds()
+
+    def beside(self, ifname: str) -> "Container":
+        """The same container with another interface."""
+        return replace(self, ifname=ifname, prev_result=None)
+
+    def routes(self) -> set[str]:
+        """Destinations of the container's routes, in all tables."""
+        found = {each["dst"] for each in self.ip("-4", "route", "show", "table", "all")}
+        if "default" in found:
+            found.add("0.0.0.0/0")
+        six = {each["dst"] for each in self.ip("-6", "route", "show", "table", "all")}
+        return found | six | ({"::/0"} if "default" in six else set())
+
+    def lose(self, ifname: str) -> None:
+        """Have an interface gone, as whoever is root in the container can."""
+        self.ip("link", "del", ifname)
 
     def occupy(self, ifname: str) -> None:
         """Have an interface there that the plugin did not make."""
