@@ -16,10 +16,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cni_netkit.admin.launcher import path as launcher_path
-from cni_netkit.conformance.command import ROWS
+from cni_netkit.conformance import rows
+from cni_netkit.conformance.row import ROWS
 from tests.bench.contenders import reference_plugins
 from tests.kernel.features import kernel_has_netkit
 
+assert rows  # importing it registers the rows
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "conformance.md"
 POINT = re.compile(
@@ -78,19 +80,17 @@ def examine(column: Column, *options: str) -> Verdicts:
     """Examine who is in a column."""
     with tempfile.TemporaryDirectory() as folder:
         if isinstance(column.conf, Path):
-            launcher = launcher_path()
-            given = [launcher, column.conf, "--setup", _agent(launcher)]
+            plugin, conf = launcher_path(), column.conf
+            options = ("--setup", _agent(plugin), *options)
         else:
-            conf = Path(folder, "conf")
+            plugin, conf = reference_plugins() / column.name, Path(folder, "conf")
             conf.write_text(json.dumps(column.conf))
-            given = [reference_plugins() / column.name, conf]
-        plugin, conf, *more = given
-        done = command("--plugin", plugin, "--conf", conf, *more, *column.options, *options)
+        done = command("--plugin", plugin, "--conf", conf, *column.options, *options)
     assert done.stdout.startswith("TAP version 14\n"), done.stdout + done.stderr
     return verdicts(done.stdout)
 
 
-def _agent(launcher: str | Path) -> str:
+def _agent(launcher: Path) -> str:
     """Start an agent on the row's host, and wait until it answers."""
     program = Path(sys.executable).with_name("cni-netkit")
     asked = f"echo {{}} | CNI_COMMAND=VERSION {launcher}"

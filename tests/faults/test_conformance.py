@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from cni_netkit.conformance.row import ROWS
 from tests.bench.contenders import reference_plugins
 from tests.faults import conformance
 from tests.faults.conformance import COLUMNS, PAGE, Column, Verdicts
@@ -26,7 +27,7 @@ def test_the_page_has_every_row() -> None:
     found = conformance.cells(page)
     assert conformance.part(page, "results") == conformance.table_of_results(found), MADE
     assert {name: [*rows] for name, rows in found.items()} == {
-        column.name: [each.name for each in conformance.ROWS] for column in COLUMNS
+        column.name: [each.name for each in ROWS] for column in COLUMNS
     }
     assert all(cell for rows in found.values() for cell in rows.values())
 
