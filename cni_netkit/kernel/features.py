@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
+from cni_netkit.kernel import loading
 from cni_netkit.kernel.link import device
 from cni_netkit.kernel.netlink.socket import NetlinkSocket
 from cni_netkit.kernel.uapi import (
@@ -39,11 +40,13 @@ def present(
 
 def _has(feature: str, netns: Netns, socket: Callable[[int], NetlinkSocket]) -> bool:
     if feature == "queue-create":
-        from cni_netkit.kernel.queues import netdev
+        with loading.alone:
+            from cni_netkit.kernel.queues import netdev
 
         return netdev.can_create_queues(netdev.family(socket(NETLINK_GENERIC)))
     if feature == "xsk-diag":
-        from cni_netkit.kernel.queues import xsk
+        with loading.alone:
+            from cni_netkit.kernel.queues import xsk
 
         return xsk.can_list(netns)
     return device.knows(socket(NETLINK_ROUTE), ATTRIBUTES[feature])

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from cni_netkit.kernel import features, sysctl
+from cni_netkit.kernel import features, loading, sysctl
 from cni_netkit.kernel.errors import KernelError
 from cni_netkit.kernel.link.links import Links
 from cni_netkit.kernel.netlink.message import Attributes, u32
@@ -84,36 +84,41 @@ class Namespace:
     @cached_property
     def queues(self) -> Queues:
         """Receive queues and their leases."""
-        from cni_netkit.kernel.queues.queues import Queues
+        with loading.alone:
+            from cni_netkit.kernel.queues.queues import Queues
 
         return Queues(self, self._socket(NETLINK_GENERIC))
 
     @cached_property
     def ethtool(self) -> Ethtool:
         """NICs: rings, channels, features, RSS, flow rules."""
-        from cni_netkit.kernel.ethtool.family import Ethtool
-        from cni_netkit.kernel.ethtool.ioctl import EthtoolIoctl
+        with loading.alone:
+            from cni_netkit.kernel.ethtool.family import Ethtool
+            from cni_netkit.kernel.ethtool.ioctl import EthtoolIoctl
 
         return Ethtool(self._socket(NETLINK_GENERIC), EthtoolIoctl(self.netns))
 
     @cached_property
     def shaping(self) -> Shaping:
         """Token buckets, and the redirection to a device that has one."""
-        from cni_netkit.kernel.link.shaping import Shaping
+        with loading.alone:
+            from cni_netkit.kernel.link.shaping import Shaping
 
         return Shaping(self._socket(NETLINK_ROUTE))
 
     @cached_property
     def masquerading(self) -> Masquerading:
         """What leaves with the host's address."""
-        from cni_netkit.kernel.nft.masquerade import Masquerading
+        with loading.alone:
+            from cni_netkit.kernel.nft.masquerade import Masquerading
 
         return Masquerading(self._socket(NETLINK_NETFILTER))
 
     @cached_property
     def xdp(self) -> Xdp:
         """Our XDP program on NICs of the host."""
-        from cni_netkit.kernel.bpf.xdp import Xdp
+        with loading.alone:
+            from cni_netkit.kernel.bpf.xdp import Xdp
 
         return Xdp(self._socket(NETLINK_ROUTE))
 
