@@ -4,26 +4,21 @@ Takes some minutes and is left out of a plain `pytest`: `./test tests/endurance`
 says how often the agent is killed. It needs root, a C compiler and a kernel with netkit or veth.
 """
 
-import ctypes
-import json
 import os
 import random
 import signal
-import socket
-import subprocess
-import sys
-import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from cni_netkit.agent import server
+from tests.endurance.agent import AgentProcess
+from tests.endurance.looking import in_namespace, inside
 from tests.kernel import judge
-from tests.kernel.conftest import CLONE_NEWNET, DUAL_STACK, JSON, Answer, Conf, Node, libc, links
+from tests.kernel.conftest import DUAL_STACK, JSON, Conf, Node, links
 
 CONTAINERS = 200
 AT_ONCE = 24
@@ -31,101 +26,6 @@ AT_ONCE = 24
 
 ADDS_OF_THE_LONG_RUN = 3000
 STORE = Path("/var/lib/cni")
-
-
-@dataclass
-class AgentProcess:
-    """An agent as on a node, and launchers that call it."""
-
-    launcher: Path
-    folder: Path
-    notices: socket.socket
-    process: subprocess.Popen[bytes] = field(init=False)
-
-    @property
-    def socket(self) -> str:
-        return str(self.folder / "agent.sock")
-
-    def start(self) -> None:
-        """Start it; when this returns it has swept and is ready."""
-        with (self.folder / "log").open("wb") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "cni_netkit.admin.main", "agent", "--socket", self.socket],
-                env={**os.environ, "NOTIFY_SOCKET": str(self.folder / "notify")},
-                stderr=log,
-                cwd=Path(__file__).parents[2],
-            )
-        assert self.notices.recv(100) == b"READY=1"
-
-    def end(self, number: int) -> None:
-        """End it by a signal."""
-        self.process.send_signal(number)
-        self.process.wait(judge.DEADLINE)
-
-    def request(self, environment: dict[str, str], stdin: bytes) -> Answer:
-        """What a runtime does."""
-        done = subprocess.run(
-            [self.launcher],
-            input=stdin,
-            env={**environment, "CNI_NETKIT_SOCKET": self.socket},
-            stdout=subprocess.PIPE,
-        )
-        return Answer(done.returncode, json.loads(done.stdout) if done.stdout else None)
-
-
-@pytest.fixture
-def agent(node: Node, launcher: Path, tmp_path: Path) -> Iterator[AgentProcess]:
-    """An agent that runs on the node, through which the node's requests go."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notices:
-        notices.bind(str(tmp_path / "notify"))
-        notices.settimeout(judge.DEADLINE)
-        made = AgentProcess(launcher, tmp_path, notices)
-        made.start()
-        node.request = made.request
-        try:
-            yield made
-        finally:
-            made.end(signal.SIGKILL)
-
-
-def in_namespace(name: str, function: Callable[[], Any]) -> Any:
-    """Call in a container's namespace, in a thread that is thrown away."""
-    found: list[Any] = []
-
-    def enter() -> None:
-        descriptor = os.open(f"/run/netns/{name}", os.O_RDONLY)
-        try:
-            assert libc.setns(descriptor, CLONE_NEWNET) == 0, os.strerror(ctypes.get_errno())
-        finally:
-            os.close(descriptor)
-        found.append(function())
-
-    thread = threading.Thread(target=enter)
-    thread.start()
-    thread.join()
-    return found[0]
-
-
-def inside() -> tuple[set[str], set[str], int]:
-    """Devices, addresses and IPv4 routes of this thread's namespace, as /proc/net tells."""
-    proc = Path("/proc/thread-self/net")
-    devices = {line.partition(":")[0].strip() for line in _lines(proc / "dev", skip=2)} - {"lo"}
-    addresses = {
-        line.split()[0]
-        for line in _lines(proc / "if_inet6")
-        if line.split()[5] != "lo" and not line.startswith("fe80")
-    }
-    leaf = ""
-    for line in _lines(proc / "fib_trie"):
-        if line.strip().startswith("|--"):
-            leaf = line.split()[1]
-        elif "/32 host LOCAL" in line and not leaf.startswith("127."):
-            addresses.add(leaf)
-    return devices, addresses, len(_lines(proc / "route", skip=1))
-
-
-def _lines(path: Path, skip: int = 0) -> list[str]:
-    return path.read_text().splitlines()[skip:]
 
 
 def attached() -> list[str]:

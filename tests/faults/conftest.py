@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.endurance.agent import agent
 from tests.kernel.conftest import conf, fake_nic, host, launcher, node, xdp_program
 from tests.kernel.features import kernel_has_netkit
 
-__all__ = ["conf", "fake_nic", "host", "launcher", "node", "xdp_program"]
+__all__ = ["agent", "conf", "fake_nic", "host", "launcher", "node", "xdp_program"]
 
 FIGURES = pytest.StashKey[list[str]]()
 

@@ -193,12 +193,12 @@ class Node:
     def nic(self, queues: int = 8, *, up: bool = True) -> str:
         """A fresh netdevsim NIC in the host's namespace; its device name."""
         number = next(identifiers)
-        before = {each["ifname"] for each in judge.ip("link")}
         Path("/sys/bus/netdevsim/new_device").write_text(f"{number} 1 {queues}")
         self.nics.append(number)
-        name = judge.wait_for(
-            lambda: {each["ifname"] for each in judge.ip("link")} - before, "the NIC appears"
-        ).pop()
+        device = f"/sys/bus/netdevsim/devices/netdevsim{number}/net/*"
+        (name,) = judge.wait_for(
+            lambda: [Path(each).name for each in glob.glob(device)], "the NIC appears"
+        )
         # No link-local addresses that turn up later: a test compares before and after.
         judge.run("ip", "link", "set", name, "addrgenmode", "none")
         if up:
