@@ -12,7 +12,7 @@ from cni_netkit.spec import result as results
 from cni_netkit.spec.errors import CNIError, Code
 from cni_netkit.spec.ipam import BUILT_IN
 from cni_netkit.spec.result import Result
-from cni_netkit.spec.words import meant, shown
+from cni_netkit.spec.words import meant, read_json, shown
 
 
 class Delegated:
@@ -117,7 +117,7 @@ def _failure(asked: str, output: bytes, status: int) -> CNIError:
 
 def _object(output: bytes) -> dict[str, Any] | None:
     try:
-        answer = json.loads(output)
-    except ValueError:
+        answer = read_json(output)
+    except (ValueError, RecursionError):
         return None
     return answer if isinstance(answer, dict) else None

@@ -1,6 +1,5 @@
 """One call of the plugin: CNI_* environment and standard input (specification section 2)."""
 
-import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -8,7 +7,7 @@ from typing import Any
 
 from cni_netkit.spec import version as versions
 from cni_netkit.spec.errors import CNIError, Code
-from cni_netkit.spec.words import found, not_json, shown
+from cni_netkit.spec.words import found, not_json, read_json, shown
 
 IDENTIFIER = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.\-]*\Z")
 IFNAME_BYTES = 15
@@ -183,7 +182,7 @@ def _read(stdin: Callable[[], bytes]) -> bytes:
 
 def _decode(stdin: bytes) -> dict[str, Any]:
     try:
-        config = json.loads(stdin)
+        config = read_json(stdin)
     except (ValueError, RecursionError) as error:
         raise CNIError(
             Code.UNDECODABLE,
@@ -234,7 +233,7 @@ def _check_name(config: Mapping[str, Any]) -> None:
 def _version_asked_for(stdin: Callable[[], bytes]) -> str:
     """The version in which to answer VERSION: that of the input where there is one we speak."""
     try:
-        asked = json.loads(stdin()).get("cniVersion")
+        asked = read_json(stdin()).get("cniVersion")
     except (OSError, ValueError, AttributeError, RecursionError):
         return versions.NEWEST
     return asked if asked in versions.SUPPORTED else versions.NEWEST

@@ -1,5 +1,6 @@
 """The CNI versions this plugin speaks, and what each of them knows."""
 
+import re
 from functools import lru_cache
 
 from cni_netkit.spec.errors import CNIError, Code
@@ -14,7 +15,7 @@ Version = tuple[int, int, int]
 def parse(text: object) -> Version:
     """Turn "1.1.0" into (1, 1, 0). Raises error 6 where it is no version."""
     parts = text.split(".") if isinstance(text, str) else []
-    if len(parts) != 3 or not all(part.isascii() and part.isdigit() for part in parts):
+    if len(parts) != 3 or not all(re.fullmatch("[0-9]{1,9}", part) for part in parts):
         raise CNIError(
             Code.UNDECODABLE,
             f"cniVersion {shown(text)} in the network configuration is not of the form 1.2.3",

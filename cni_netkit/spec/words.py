@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterable
+from typing import Any
 
 SHOWN = 60
 """Characters of a value in an error."""
@@ -46,12 +47,27 @@ def meant(given: object, known: Iterable[str]) -> str:
     return by_plain[like[0]] if like else ""
 
 
+class NoNumber(ValueError):
+    """NaN or Infinity: Python reads them, nothing else does (RFC 8259, section 6)."""
+
+
+def read_json(data: str | bytes) -> Any:
+    """A document as every other program reads it. Raises what `not_json` has words for."""
+    return json.loads(data, parse_constant=_refuse)
+
+
+def _refuse(word: str) -> None:
+    raise NoNumber(f"{word} is no number in JSON")
+
+
 def not_json(error: Exception) -> str:
     """Why a text is not JSON, of what `json.loads` raises."""
     if isinstance(error, json.JSONDecodeError):
         if not error.doc.strip():
             return "it is empty"
         return f"{error.msg} (line {error.lineno}, column {error.colno})"
+    if isinstance(error, NoNumber):
+        return str(error)
     if isinstance(error, UnicodeDecodeError):
         return f"it is not UTF-8 (byte {error.start + 1})"
     # Besides there are nests without end, and numbers of thousands of digits.

@@ -272,3 +272,11 @@ def test_standard_error_is_passed_through(
     plugin.will("ADD", json.dumps(RESULT))
     plugin.ipam().add()
     assert capfd.readouterr() == ("", "plugin says hello\n")
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"ips": [], "dns": {"a": NaN}}'])
+def test_an_answer_that_nothing_can_read(plugin: Plugin, text: str) -> None:
+    """Nested without end, or with what is no number: error 6."""
+    plugin.will("ADD", text)
+    with refused(6, "printed no result"):
+        plugin.ipam().add()

@@ -347,3 +347,17 @@ def test_without_a_version(more: dict[str, Any]) -> None:
     with refused(1, "the network configuration asks for 0.1.0") as error:
         read_request("STATUS", {**config, "cniVersion": "0.1.0"})
     assert "has no cniVersion" not in error.message
+
+
+@pytest.mark.parametrize("word", ["NaN", "Infinity", "-Infinity"])
+def test_no_numbers_of_javascript(word: str) -> None:
+    """Python alone reads them: passed on in a result, no runtime could."""
+    data = f'{{"cniVersion": "1.1.0", "name": "net", "prevResult": {{"a": {word}}}}}'.encode()
+    with refused(6, word):
+        read_request("ADD", stdin=lambda: data)
+
+
+def test_a_version_of_thousands_of_digits() -> None:
+    """Python refuses to turn them into a number."""
+    with refused(6):
+        read_request("ADD", conf(cniVersion="1.0." + "9" * 5000))
