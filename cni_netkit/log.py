@@ -87,11 +87,17 @@ def _write(level: str, event: str, words: dict[str, Any]) -> None:
 def _append(path: str, line: str) -> None:
     """A log that cannot be written must not fail a verb."""
     try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
+        # A named pipe that nobody reads would be waited for without end.
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK
+        descriptor = os.open(path, flags, 0o640)
         with os.fdopen(descriptor, "a") as file:
             file.write(line + "\n")
     except OSError as failure:
         _show(f"write the log {path}: {failure.strerror}")
+    except (
+        ValueError
+    ) as failure:  # no file can have such a name; what is configured is not checked yet
+        _show(f"write the log {path!a}: {failure}")
 
 
 def _show(line: str) -> None:

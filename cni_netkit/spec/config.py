@@ -15,7 +15,7 @@ from cni_netkit.spec.dns import DNS, CapabilityDNS
 from cni_netkit.spec.errors import CNIError
 from cni_netkit.spec.faults import Fault
 from cni_netkit.spec.lease import Lease
-from cni_netkit.spec.model import IFNAME, Form, Model, fold_keys, zero_or
+from cni_netkit.spec.model import IFNAME, PATH, Form, Model, fold_keys, zero_or
 from cni_netkit.spec.runtime import DeviceID, Limits, RuntimeConfig
 
 MTU = zero_or(68, 65535, "automatic")
@@ -45,7 +45,7 @@ class Log(Model):
     level: Literal["debug", "info", "warning", "error"] = "info"
     """Lines below this level are left out. What works is `debug`."""
 
-    file: str | None = None
+    file: Annotated[str, PATH] | None = None
     """A file that gets a copy of each line. Standard error always has them."""
 
 

@@ -14,7 +14,7 @@ from pydantic.alias_generators import to_camel
 from cni_netkit.spec import faults
 from cni_netkit.spec.addresses import Network
 from cni_netkit.spec.forms import OLD_SUBNET, OptionalAddress
-from cni_netkit.spec.model import Shared
+from cni_netkit.spec.model import PATH, Shared
 from cni_netkit.spec.ranges import Range, RangeSet, check_disjoint, check_families
 from cni_netkit.spec.routes import Route
 
@@ -48,10 +48,10 @@ class HostLocalConf(Shared):
     routes: tuple[Route, ...] = ()
     """Routes in the container."""
 
-    data_dir: str = Field(DATA_DIR)
+    data_dir: Annotated[str, PATH] = Field(DATA_DIR)
     """Folder for the addresses that are taken, in a folder of the network's name."""
 
-    resolv_conf: str = ""
+    resolv_conf: Annotated[str, PATH] = ""
     """A resolv.conf(5) to take the result's `dns` from."""
 
     @field_validator("ranges")

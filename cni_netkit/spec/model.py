@@ -5,6 +5,7 @@ A string after a field says what it means, for `cni-netkit schema` and docs/refe
 "Needs: " with what else must be set.
 """
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -57,6 +58,18 @@ IFNAME = Form(
     valid_ifname,
     {"pattern": rf"^(?!\.{{1,2}}$)[^/:\s\u0000]{{1,{IFNAME_BYTES}}}$"},
 )
+
+
+def _valid_path(value: str) -> str:
+    try:
+        if b"\0" in os.fsencode(value):
+            raise ValueError("has a zero byte in it")
+    except UnicodeEncodeError:
+        raise ValueError("has half a surrogate pair in it") from None
+    return value
+
+
+PATH = Form("a string", _valid_path, {"pattern": r"^[^\u0000]*$"})
 
 
 def zero_or(least: int, most: int, nought: str, unit: str = "") -> Form:

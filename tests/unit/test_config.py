@@ -545,3 +545,16 @@ def test_a_configuration_is_frozen() -> None:
     believed = validate(conf())
     with pytest.raises(ValueError, match="frozen"):
         believed.mtu = 5
+
+
+@pytest.mark.parametrize(
+    ("path", "words"), [("/run/a\0b", "a zero byte"), ("/run/\ud800", "half a surrogate pair")]
+)
+@pytest.mark.parametrize("key", ["dataDir", "resolvConf", "file"])
+def test_paths_that_no_file_can_have(key: str, path: str, words: str) -> None:
+    """JSON can say them."""
+    given: dict[str, Any] = (
+        {"log": {key: path}} if key == "file" else {"ipam": {"type": "host-local", key: path}}
+    )
+    with refused(7, key, words):
+        validate(conf(**given))

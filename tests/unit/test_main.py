@@ -151,6 +151,17 @@ def test_error_on_a_terminal_is_told_once(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "log").read_text())["event"] == json.loads(seen)["msg"]
 
 
+@pytest.mark.parametrize("name", ["a\0b", "\ud800", "pipe", "/"])
+def test_a_log_that_cannot_be_written(tmp_path: Path, name: str) -> None:
+    """It fails nothing: the answer is there, be it a name that no file can have, or a pipe."""
+    os.mkfifo(tmp_path / "pipe")
+    name = str(tmp_path / name) if name == "pipe" else name
+    stdin = json.dumps(conf(mtu=1, log={"file": name})).encode()
+    _, output, said = on_terminal(stdin)
+    assert json.loads(output)["code"] == 7
+    assert "write the log" in said
+
+
 @pytest.mark.parametrize("terminal", [1, 2])
 def test_error_on_two_channels_is_told_on_both(terminal: int) -> None:
     """Where one is a terminal and the other is not, each has what it has for a runtime."""
