@@ -14,7 +14,6 @@ import json
 import os
 from collections.abc import Collection, Iterator, Sequence
 from functools import partial
-from pathlib import Path
 
 from cni_netkit import deadline
 from cni_netkit.ipam.base import (
@@ -35,6 +34,7 @@ from cni_netkit.spec.words import shown
 
 LINE_BREAK = "\r\n"
 LAST_RESERVED = "last_reserved_ip."
+RESOLVER_BYTES = 64 << 10
 OWNER_BYTES = 4096
 """A container id and an interface name are a few hundred at most."""
 
@@ -336,7 +336,9 @@ def _name(address: str) -> str:
 def _read(path: str) -> str:
     """A file's text. Raises OSError where there is none, `CNIError` where that cannot be known."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        # Nor is a named pipe waited for.
+        flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+        descriptor = os.open(path, flags)
         try:
             return os.read(descriptor, OWNER_BYTES).decode(errors="replace").strip()
         finally:
@@ -349,7 +351,7 @@ def _read(path: str) -> str:
 
 def _write(path: str, text: str, flags: int) -> None:
     """Write a whole file, with O_EXCL or O_TRUNC."""
-    flags |= os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+    flags |= os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
     descriptor = os.open(path, flags, 0o600)
     try:
         if os.write(descriptor, text.encode()) != len(text.encode()):
@@ -386,12 +388,19 @@ def _io_failure(path: str, error: OSError) -> CNIError:
     return CNIError(Code.IO_FAILURE, f"IPAM: use {name}: {error.strerror}")
 
 
+def _contents(path: str) -> str:
+    """A resolv.conf(5), whatever bytes it has; not more than any has, should it have no end."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    with open(descriptor, "rb") as file:
+        return (file.read(RESOLVER_BYTES) or b"").decode(errors="replace")
+
+
 def _resolver(path: str) -> JSON:
     """Read a resolv.conf(5) into a dns object of the specification."""
     if not path:
         return {}
     try:
-        lines = Path(path).read_text().splitlines()
+        lines = _contents(path).splitlines()
     except OSError as error:
         raise CNIError(
             Code.INVALID_CONFIGURATION, f"ipam.resolvConf: read {path}: {error.strerror}"

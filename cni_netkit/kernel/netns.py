@@ -41,7 +41,8 @@ class Netns:
     def open(cls, path: str) -> "Netns":
         """Open the namespace at `path`. Raises `NoNamespace` where there is none."""
         try:
-            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            # A named pipe in its place would be waited for without end.
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
         except OSError as error:
             if error.errno in SHORTAGES:
                 raise

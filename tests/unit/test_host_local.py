@@ -475,6 +475,28 @@ def test_resolver_that_is_missing(net: Network, tmp_path: Path) -> None:
     net.ipam(conf).delete()
 
 
+def test_resolver_that_is_something_else(net: Network, tmp_path: Path) -> None:
+    """Bytes that are no text, a file without end, a named pipe without writer: nobody waits."""
+    path = tmp_path / "resolv.conf"
+    path.write_bytes(b"nameserver 1.1.1.1\n\xff\xfe\n")
+    assert net.add({**FOUR, "resolvConf": str(path)}).dns == {"nameservers": ["1.1.1.1"]}
+    assert net.add({**FOUR, "resolvConf": "/dev/zero"}, "c2").dns == {}
+    os.mkfifo(tmp_path / "pipe")
+    assert net.add({**FOUR, "resolvConf": str(tmp_path / "pipe")}, "c3").dns == {}
+
+
+def test_named_pipes_in_the_folder(net: Network) -> None:
+    """Nobody waits for one with the lock in their hands."""
+    net.folder.mkdir(parents=True)
+    os.mkfifo(net.folder / "10.1.0.2")
+    assert net.addresses(FOUR) == ["10.1.0.3/24"]
+    net.ipam(FOUR).delete()
+    os.unlink(net.folder / "last_reserved_ip.0")
+    os.mkfifo(net.folder / "last_reserved_ip.0")
+    with refused(5, "last_reserved_ip.0"):
+        net.add(FOUR)
+
+
 def test_collect(net: Network) -> None:
     """GC releases what belongs to no valid attachment: by container id and interface name."""
     for container in ("c1", "c2", "c3"):
