@@ -34,6 +34,9 @@ ADDED = ".added"
 It saves a DEL from looking through the names of all containers.
 """
 
+NAME_BYTES = 255
+"""NAME_MAX of include/uapi/linux/limits.h."""
+
 F_OFD_SETLK = 37
 """Open file description locks, include/uapi/asm-generic/fcntl.h; they work between threads too."""
 
@@ -76,6 +79,14 @@ class Store:
     def create(self, record: Record) -> None:
         """Write a record that must not exist yet. Raises error 103 if it does."""
         path = self._path(record.attachment)
+        names = (record.attachment.network, os.path.basename(path) + ADDED)
+        if any(len(os.fsencode(name)) > NAME_BYTES for name in names):
+            raise CNIError(
+                Code.INVALID_ENVIRONMENT,
+                f"names of network, container and device are too long for the record "
+                f"of {record.attachment}",
+                f"no file can be named {names[1]}: that takes {NAME_BYTES} bytes at most",
+            )
         try:
             self._write(path, record, os.O_EXCL)
         except FileExistsError:
@@ -118,10 +129,9 @@ class Store:
 
     def written(self, attachment: Attachment) -> float:
         """When the record was last written, in seconds since the epoch; 0 if there is none."""
-        try:
+        with _absent():
             return os.stat(self._path(attachment)).st_mtime
-        except FileNotFoundError:
-            return 0.0
+        return 0.0
 
     def remove(self, attachment: Attachment, added_to: str | None = None) -> None:
         """Forget an attachment; `added_to` is its record's."""
@@ -132,7 +142,7 @@ class Store:
             folder = self._path(replace(attachment, ifname=added_to)) + ADDED
             notes = [f"{folder}/{attachment.ifname}"]
         for each in (*notes, path + NEW, path):
-            with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            with _absent():
                 os.unlink(each)
         with contextlib.suppress(OSError):  # mostly none, or a folder with notes of others
             os.unlink(path + ADDED)
@@ -170,10 +180,9 @@ class Store:
 
     def added_to(self, attachment: Attachment) -> list[Record]:
         """What an administrator added to an attachment."""
-        try:
+        names: list[str] = []
+        with _absent():
             names = os.listdir(self._path(attachment) + ADDED)
-        except (FileNotFoundError, NotADirectoryError):
-            return []
         found = [self.load(replace(attachment, ifname=name)) for name in sorted(names)]
         return [each for each in found if each and each.added_to == attachment.ifname]
 
@@ -256,6 +265,18 @@ class Store:
             f"{verb} the record {path}: {error.strerror}",
             f"the state of attachments is kept under {self._root}",
         )
+
+
+@contextlib.contextmanager
+def _absent() -> Iterator[None]:
+    """Within: where there is nothing is no error, nor where nothing can be, for its long name."""
+    try:
+        yield
+    except (FileNotFoundError, NotADirectoryError):
+        pass
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
 
 
 def _attachment_of(path: Path) -> Attachment:

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -386,3 +387,28 @@ def test_lock_excludes_another_process(store: Store, tmp_path: Path) -> None:
         process.wait()
         with store.lock(FIRST, wait=False):
             pass
+
+
+@pytest.mark.parametrize(
+    "attachment", [Attachment("net", "c" * 240, "eth0"), Attachment("n" * 256, "c1", "eth0")]
+)
+def test_names_that_are_too_long(store: Store, attachment: Attachment) -> None:
+    """No file can be named so: nothing is begun, and to take it back is no error."""
+    with refused(4, "too long"):
+        store.create(record(attachment))
+    assert store.load(attachment) is None
+    assert store.added_to(attachment) == []
+    assert store.written(attachment) == 0
+    store.remove(attachment)
+    store.remove(attachment, "eth1")
+
+
+def test_the_longest_names(store: Store) -> None:
+    """A file beside the record and a folder have names that are longer than its own."""
+    attachment = Attachment("n" * 255, "c" * (255 - len(":eth0.json.added")), "eth0")
+    store.create(record(attachment))
+    store.update(record(attachment))
+    store.create(record(replace(attachment, ifname="eth1"), added_to="eth0"))
+    store.remove(replace(attachment, ifname="eth1"), "eth0")
+    store.remove(attachment)
+    assert list(store.all()) == []
