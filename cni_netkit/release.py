@@ -72,7 +72,7 @@ def _contents(request: Request, attachment: Attachment, record: Record | None) -
     if record is not None:
         try:
             return *plans.from_record(record), ipam.recorded(request, record)
-        except ValueError as error:
+        except (ValueError, CNIError) as error:
             log.warning("what there is of the attachment is told by names", problem=str(error))
     return _contents_without_record(request, attachment)
 

@@ -1,5 +1,6 @@
 """DEL: succeeds whenever there is nothing (left) to do, and finds its way without help."""
 
+import json
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -136,3 +137,27 @@ def test_after_a_reboot(node: Node, conf: Conf) -> None:
     assert node.call("DEL", conf(), "", cid=f"container-{c}").ok
     assert not Path("/var/lib/cni/networks/net/10.1.0.2").exists()
     assert not list(Path("/var/lib/cni/netkit").rglob("*.json"))
+
+
+def test_record_with_an_ipam_that_is_not_valid(node: Node, conf: Conf) -> None:
+    """What is valid may change from release to release: an attachment goes by its names then."""
+    c = node.container()
+    before = judge.world(c)
+    node.add(conf(), c)
+    (path,) = Path("/var/lib/cni/netkit/net").glob("*.json")
+    record = json.loads(path.read_text())
+    record["config"]["ipam"]["ranges"] = [[{"subnet": "nothing"}]]
+    path.write_text(json.dumps(record))
+    assert node.call("DEL", conf(), c).ok
+    assert judge.world(c) == before
+
+
+def test_names_that_are_too_long_for_a_file(node: Node, conf: Conf) -> None:
+    """Error 4 before anything is done, and DEL has nothing to do."""
+    c = node.container()
+    before = judge.world(c)
+    for length in (244, 300, 4000):
+        cid = "c" * length
+        assert node.call("ADD", conf(), c, cid=cid).error["code"] == 4
+        assert node.call("DEL", conf(), c, cid=cid).ok
+    assert judge.world(c) == before
