@@ -1,9 +1,11 @@
 """What there is to know about an attachment, as it outlives the process that made it."""
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
+from types import UnionType
 from typing import Any
 
 from cni_netkit.attachment import Attachment
@@ -93,13 +95,42 @@ class Record:
             record = cls(**fields | {"attachment": Attachment(**fields["attachment"])})
         except (KeyError, TypeError) as error:
             raise ValueError(f"not the fields of a record: {error!r}") from None
-        if not (
-            all(isinstance(each, dict) for each in [record.config, record.outcome, *record.steps])
-            and all(isinstance(each, str) for each in vars(record.attachment).values())
-            and isinstance(record.added_to, str | None)
-        ):
-            raise ValueError("a field of the record is of another type")
+        for name, value in (*vars(record).items(), *vars(record.attachment).items()):
+            if not SHAPES[name](value):
+                raise ValueError(f"the record's {name} is of another type")
         return record
+
+
+def _listed(kind: type) -> Callable[[object], bool]:
+    """Whether something is a list of such."""
+    return lambda value: isinstance(value, list) and all(type(each) is kind for each in value)
+
+
+def _is_text(value: object) -> bool:
+    """Whether it can be an argument of a system call."""
+    try:
+        return isinstance(value, str) and b"\0" not in os.fsencode(value)
+    except UnicodeEncodeError:
+        return False
+
+
+def _is(kind: type | UnionType) -> Callable[[object], bool]:
+    return lambda value: isinstance(value, kind)
+
+
+SHAPES: dict[str, Callable[[object], bool]] = {
+    **dict.fromkeys(("network", "container_id", "ifname"), _is_text),
+    **dict.fromkeys(("cni_ifname", "netns", "arguments", "boot"), _is_text),
+    **dict.fromkeys(("config", "outcome"), _is(dict)),
+    **dict.fromkeys(("netns_identity", "host_identity"), _listed(int)),
+    "attachment": _is(Attachment),
+    "path": lambda value: isinstance(value, list) and all(map(_is_text, value)),
+    "steps": _listed(dict),
+    "complete": _is(bool),
+    "process": lambda value: _listed(int)(value) and len(value) == 2,  # type: ignore[arg-type]
+    "added_to": _is(str | None),
+}
+"""What each field must be for a record to be believed."""
 
 
 def cut_off(attachment: Attachment) -> Record:

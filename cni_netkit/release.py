@@ -15,7 +15,7 @@ from cni_netkit.record import Record
 from cni_netkit.records import device_of, netns_of
 from cni_netkit.spec import version as versions
 from cni_netkit.spec.config import NetConf, validate
-from cni_netkit.spec.errors import CNIError
+from cni_netkit.spec.errors import CNIError, Code
 from cni_netkit.spec.request import Request
 from cni_netkit.state import DamagedRecord, NewerRecord, Store
 from cni_netkit.undo import Failures, Undo
@@ -26,8 +26,22 @@ AT_WORK = "left alone, since it is being worked on"
 def release(request: Request, store: Store, attachment: Attachment, record: Record | None) -> None:
     """Undo an attachment step by step, but first what was added to it.
 
-    The record goes last, and only when everything worked.
+    The record goes last, and only when everything worked. One that nothing can be made of counts as
+    lost: else the attachment could never be released.
     """
+    try:
+        _release(request, store, attachment, record)
+    except Exception as error:
+        failure = as_cni_error(error)
+        if record is None or failure.code != Code.INTERNAL:
+            raise
+        log.warning("what is on record is not sound", problem=failure.message)
+        # The socket that came with the request is in use already.
+        _release(replace(request, route_descriptor=None), store, attachment, None)
+        store.remove(attachment, record.added_to)
+
+
+def _release(request: Request, store: Store, attachment: Attachment, record: Record | None) -> None:
     netns = netns_of(record) if record is not None and not request.netns else ""
     plan, outcome, chosen = _contents(request, attachment, record)
     with namespaces(request, netns=netns, must_exist=False) as (host, found):
@@ -128,7 +142,8 @@ def release_recorded(store: Store, record: Record, due: Callable[[Record], bool]
     """
     attachment = record.attachment
     version = str(record.config.get("cniVersion", versions.NEWEST))
-    request = Request("DEL", version, config=record.config)
+    config = {**record.config, "name": attachment.network}
+    request = Request("DEL", version, config=config)
     with store.lock(attachment, wait=False):
         # Its process may have finished meanwhile.
         found = store.load(attachment)

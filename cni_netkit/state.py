@@ -37,6 +37,8 @@ It saves a DEL from looking through the names of all containers.
 NAME_BYTES = 255
 """NAME_MAX of include/uapi/linux/limits.h."""
 
+ABSENT = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG)
+
 F_OFD_SETLK = 37
 """Open file description locks, include/uapi/asm-generic/fcntl.h; they work between threads too."""
 
@@ -117,7 +119,7 @@ class Store:
         path = self._path(attachment)
         try:
             with open(path, "rb") as file:
-                return Record.load(file.read())
+                return _of(attachment, file.read())
         except Newer as newer:
             raise NewerRecord(attachment, path, newer).refusal from None
         except OSError as error:
@@ -129,9 +131,12 @@ class Store:
 
     def written(self, attachment: Attachment) -> float:
         """When the record was last written, in seconds since the epoch; 0 if there is none."""
-        with _absent():
+        try:
             return os.stat(self._path(attachment)).st_mtime
-        return 0.0
+        except OSError as error:
+            if error.errno in ABSENT:
+                return 0.0
+            raise
 
     def remove(self, attachment: Attachment, added_to: str | None = None) -> None:
         """Forget an attachment; `added_to` is its record's."""
@@ -169,7 +174,7 @@ class Store:
                 continue
             attachment = _attachment_of(path)
             try:
-                yield Record.load(data)
+                yield _of(attachment, data)
             except Newer as newer:
                 yield NewerRecord(attachment, str(path), newer)
             except ValueError as error:
@@ -267,15 +272,21 @@ class Store:
         )
 
 
+def _of(attachment: Attachment, data: bytes) -> Record:
+    """The record of this attachment. Raises what `Record.load` raises, and for that of another."""
+    record = Record.load(data)
+    if record.attachment != attachment:
+        raise ValueError(f"it is the record of {record.attachment}")
+    return record
+
+
 @contextlib.contextmanager
 def _absent() -> Iterator[None]:
     """Within: where there is nothing is no error, nor where nothing can be, for its long name."""
     try:
         yield
-    except (FileNotFoundError, NotADirectoryError):
-        pass
     except OSError as error:
-        if error.errno != errno.ENAMETOOLONG:
+        if error.errno not in ABSENT:
             raise
 
 

@@ -153,13 +153,11 @@ def check(request: Request) -> None:
         context = Context(attachment, host, container, chosen, store, record)
         plan, outcome = _recorded(record)
         _expect_what_the_chain_changed(attachment, previous, outcome)
-        for step in plan:
-            step.check(context, outcome)
+        _check_each(plan, context, outcome)
         for added in filter(attrgetter("complete"), store.added_to(attachment)):
             its = replace(context, attachment=added.attachment, ipam=None, record=added)
             plan, outcome = _recorded(added)
-            for step in plan:
-                step.check(its, outcome)
+            _check_each(plan, its, outcome)
 
 
 def collect(request: Request) -> None:
@@ -250,12 +248,25 @@ def _new_record(
     )
 
 
+def _check_each(plan: plans.Plan, context: Context, outcome: Outcome) -> None:
+    """Raises error 105 for a difference, also where what is on record cannot be compared at all."""
+    try:
+        for step in plan:
+            step.check(context, outcome)
+    except (KeyError, IndexError, TypeError, AttributeError, ValueError) as error:
+        log.warning("what is on record is not sound", problem=repr(error))
+        raise _damaged(context.attachment) from None
+
+
+def _damaged(attachment: Attachment) -> CNIError:
+    return difference(f"record of {attachment}", "one that is complete", "one that is damaged")
+
+
 def _recorded(record: Record) -> tuple[plans.Plan, Outcome]:
     try:
         return plans.from_record(record)
     except ValueError:
-        what = f"record of {record.attachment}"
-        raise difference(what, "one that is complete", "one that is damaged") from None
+        raise _damaged(record.attachment) from None
 
 
 def _result(

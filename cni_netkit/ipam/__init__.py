@@ -7,6 +7,7 @@ from cni_netkit.ipam.host_local import HostLocal
 from cni_netkit.record import Record
 from cni_netkit.spec import version as versions
 from cni_netkit.spec.config import NetConf
+from cni_netkit.spec.errors import CNIError, Code
 from cni_netkit.spec.request import Request
 
 __all__ = ["Invocation", "Ipam", "choose", "configured", "recorded"]
@@ -45,8 +46,13 @@ def configured(request: Request, conf: NetConf, attachment: Attachment) -> Ipam 
 
 def recorded(request: Request, record: Record) -> Ipam | None:
     """The IPAM that the addresses came from, whatever the configuration says by now."""
-    if not isinstance(record.config.get("ipam"), dict):
+    chosen = record.config.get("ipam")
+    if not isinstance(chosen, dict):
         return None
+    if not isinstance(chosen.get("type"), str):
+        raise CNIError(
+            Code.INVALID_CONFIGURATION, f"the record of {record.attachment} has no ipam.type"
+        )
     return choose(
         Invocation(
             config=record.config,

@@ -412,3 +412,37 @@ def test_the_longest_names(store: Store) -> None:
     store.remove(replace(attachment, ifname="eth1"), "eth0")
     store.remove(attachment)
     assert list(store.all()) == []
+
+
+def test_a_record_in_the_place_of_another(store: Store, tmp_path: Path) -> None:
+    """A copy under another name is damaged: what it is of would be released over and over."""
+    store.create(record())
+    file_of(tmp_path, FIRST).rename(file_of(tmp_path, SECOND))
+    assert store.load(SECOND) is None
+    (found,) = store.scan()
+    assert isinstance(found, DamagedRecord)
+    assert found.attachment == SECOND
+    assert str(FIRST) in found.problem
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("cni_ifname", ["eth0"]),
+        ("process", []),
+        ("process", ["a", 1]),
+        ("netns", None),
+        ("netns", "a\0b"),
+        ("arguments", "\ud800"),
+        ("path", "/opt"),
+        ("steps", {}),
+        ("complete", 1),
+        ("netns_identity", {}),
+        ("boot", 1),
+    ],
+)
+def test_a_field_of_another_type(field: str, value: object) -> None:
+    """Nothing of such a record is believed; GC was error 999."""
+    fields = json.loads(record().dump())
+    with pytest.raises(ValueError, match=field):
+        Record.load(json.dumps({**fields, field: value}).encode())
