@@ -108,11 +108,12 @@ class Delegated:
 def _failure(asked: str, output: bytes, status: int) -> CNIError:
     """The plugin's own error with its code, or what it printed."""
     answer = _object(output)
-    if answer is None or not isinstance(answer.get("code"), int):
+    code = answer.get("code") if answer is not None else None
+    if answer is None or type(code) is not int or not 0 < code < 2**32:
         text = output.decode(errors="replace").strip()
         return CNIError(Code.INTERNAL, f"{asked} failed with exit status {status}", text)
     message = f"{asked} failed: {answer.get('msg', '')}"
-    return CNIError(answer["code"], message, str(answer.get("details", "")))
+    return CNIError(code, message, str(answer.get("details", "")))
 
 
 def _object(output: bytes) -> dict[str, Any] | None:

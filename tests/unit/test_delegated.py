@@ -280,3 +280,11 @@ def test_an_answer_that_nothing_can_read(plugin: Plugin, text: str) -> None:
     plugin.will("ADD", text)
     with refused(6, "printed no result"):
         plugin.ipam().add()
+
+
+@pytest.mark.parametrize("code", [0, -1, True, 2**32, "7", None])
+def test_an_error_with_a_code_that_is_none(plugin: Plugin, code: object) -> None:
+    """It is as good as no error object: 0 would be success for some."""
+    plugin.will("ADD", json.dumps({"code": code, "msg": "no"}), status=1)
+    with refused(999, "exit status 1"):
+        plugin.ipam().add()
