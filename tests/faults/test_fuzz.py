@@ -12,7 +12,7 @@ from tests.faults.fuzz import run
 
 pytestmark = pytest.mark.any_kernel
 
-EXECUTIONS = 4000
+EXECUTIONS = 1500
 SECONDS_OF_A_LONG_RUN = 1200
 SEED = 4711
 

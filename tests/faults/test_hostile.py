@@ -1,11 +1,13 @@
 """Hostile requests where their structure matters: the examples, changed in every way, by every verb.
 
 Whatever is answered has a code; and when all is over, the world is as it was, down to the settings
-under /proc/sys/net, but for forwarding, which the first ADD with a gateway switches on for good.
+under /proc/sys/net. What the first attachment of all leaves has a test of its own: forwarding.
 """
 
 import json
 import random
+import re
+import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -27,8 +29,14 @@ NAMES = ["eth0", "net1", "exactly15bytes_"]
 HOSTILE_NAMES = [name for name in mutation.NAMES if "\0" not in name]
 """As environment: there is no NUL in a variable."""
 
-FORWARDING = ("ipv4/ip_forward", "ipv4/conf/", "ipv6/conf/")
-"""net.ipv4.ip_forward and net.ipv6.conf.all.forwarding set what is like them for each device, too."""
+FORWARDING = re.compile(r"settings : (ipv4/ip_forward|ipv[46]/conf/[^/]+/forwarding)")
+"""net.ipv4.ip_forward and net.ipv6.conf.all.forwarding, and what the kernel sets along with them."""
+
+REDIRECTS = "settings : ipv4/conf/all/accept_redirects"
+"""A router accepts none: the kernel takes it back with forwarding (inet_forward_change())."""
+
+KEPT = re.compile(r"/var/lib/cni/(netkit|networks)(/[^/]+)?(/lock|/last_reserved_ip\.\d)?")
+"""Folders of networks, which somebody may be about to write into, locks, and where IPAM goes on."""
 
 
 def settings(netns: str = "") -> dict[str, str]:
@@ -52,10 +60,10 @@ def whole_world(containers: list[str]) -> dict[str, Any]:
         seen[f"rules of IPv6 {netns}"] = judge.run("ip", *where, "-6", "rule")
         seen[f"neighbours {netns}"] = judge.run("ip", *where, "neigh", "show", "nud", "permanent")
         seen[f"disciplines {netns}"] = judge.run("tc", *where, "qdisc", "show")
-        seen[f"ids {netns}"] = judge.run("ip", *where, "netns", "list-id")
         seen[f"link-local {netns}"] = judge.run("ip", *where, "-6", "-br", "addr")
     seen["mounts"] = Path("/proc/self/mounts").read_text()
-    seen["folders"] = sorted(str(path) for path in Path("/var/lib/cni").rglob("*"))
+    paths = (str(path) for path in Path("/var/lib/cni").rglob("*"))
+    seen["files of another kind"] = sorted(path for path in paths if not KEPT.fullmatch(path))
     return seen
 
 
@@ -69,6 +77,12 @@ def differences(before: dict[str, Any], after: dict[str, Any]) -> dict[str, tupl
         elif one != other:
             found[key] = (one, other)
     return found
+
+
+@pytest.fixture
+def protected(node: Node) -> None:
+    """No file elsewhere can be touched: a configuration may name any."""
+    cell.protect("/var/lib/cni", "/run/netns", "/sys", tempfile.gettempdir())
 
 
 @pytest.fixture
@@ -140,8 +154,9 @@ class Runtime:
             answer = self.send(self._named("GC", "", ""), json.dumps(config).encode())
             assert answer.status == 0, (network, answer)
 
-    def _valid(self) -> JSON:
-        return [{"containerID": c, "ifname": name} for c in self.containers for name in NAMES]
+    def _valid(self) -> list[JSON]:
+        pairs = [(container, name) for container in self.containers for name in NAMES]
+        return [{"containerID": container, "ifname": name} for container, name in pairs]
 
     def _environment(self, verb: str) -> dict[str, str]:
         container = self.chance.choice(self.containers)
@@ -160,7 +175,7 @@ class Runtime:
 
 
 @pytest.fixture(params=list(REQUESTS))
-def way(request: pytest.FixtureRequest, node: Node) -> Iterator[str]:
+def way(request: pytest.FixtureRequest, node: Node, protected: None) -> Iterator[str]:
     """In-process, and through launcher and agent."""
     with ExitStack() as stack:
         if request.param == "agent":
@@ -169,20 +184,34 @@ def way(request: pytest.FixtureRequest, node: Node) -> Iterator[str]:
         yield request.param
 
 
+def test_what_the_first_attachment_leaves(node: Node) -> None:
+    """Forwarding, for that is how a container is reached, and nothing else: no device has it off again.
+
+    Switched off by the last DEL it would take other containers' network away.
+    """
+    c = node.container()
+    before = whole_world([c])
+    node.add(usual := seeds.usual(), c)
+    assert node.call("DEL", usual, c).ok
+    found = differences(before, whole_world([c]))
+    assert found.pop(REDIRECTS, ("1", "0")) == ("1", "0")
+    assert {name for name in found if not FORWARDING.fullmatch(name)} == set()
+    assert set(found.values()) == {("0", "1")}
+
+
 def test_the_world_is_as_before(
     way: str, node: Node, configurations: list[JSON], long: bool, figures: list[str]
 ) -> None:
     """After thousands of requests that are changed in structure, nothing is left."""
     chance = random.Random() if long else random.Random(SEED)
     runtime = Runtime(node, configurations, chance)
-    cell.protect("/var/lib/cni", "/run/netns", "/sys")
+    first = node.container()
+    node.add(usual := seeds.usual(), first)
+    assert node.call("DEL", usual, first).ok
     before = whole_world(runtime.containers)
     for _ in range(REQUESTS_OF_A_LONG_RUN if long else REQUESTS[way]):
         runtime.ask()
     runtime.take_back()
-    found = differences(before, whole_world(runtime.containers))
-    figures.append(
-        f"hostile requests ({way}): {runtime.answered}, codes {dict(sorted(runtime.codes.items()))}"
-    )
-    print(json.dumps(found, indent=1))
-    assert not found
+    assert differences(before, whole_world(runtime.containers)) == {}
+    codes = dict(sorted(runtime.codes.items()))
+    figures.append(f"hostile requests ({way}): {runtime.answered}, codes {codes}; nothing left")

@@ -63,8 +63,10 @@ def lock_up(work: Path) -> None:
 
 
 def protect(*writable: str) -> None:
-    """Have this mount namespace be one to read only, but for some mount points and settings."""
-    _mount(SETTINGS, SETTINGS, flags=MS_BIND)
+    """Have this mount namespace be one to read only, but for some folders and settings."""
+    for folder in (*writable, SETTINGS):
+        if not os.path.ismount(folder):
+            _mount(folder, folder, flags=MS_BIND)
     _attributes("/", AT_RECURSIVE, RDONLY, 0)
     for folder in (*writable, SETTINGS):
         _attributes(folder, 0, 0, RDONLY)

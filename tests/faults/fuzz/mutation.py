@@ -1,5 +1,6 @@
 """Changing a JSON document where its structure matters: one value, key or place, now and then more."""
 
+import copy
 import json
 import random
 from collections.abc import Iterator
@@ -134,11 +135,11 @@ def mutated(document: JSON, chance: random.Random) -> bytes:
 def _changed(document: JSON, chance: random.Random, twice: list[str], nests: list[Nest]) -> JSON:
     places = list(_places(document))
     if not places:
-        return chance.choice(VALUES)
+        return _any(chance)
     inside, key = chance.choice(places)
     how = chance.randrange(12)
     if how < 6:
-        inside[key] = chance.choice(VALUES)
+        inside[key] = _any(chance)
     elif how == 6:
         del inside[key]
     elif how == 7 and isinstance(inside, dict):
@@ -149,13 +150,17 @@ def _changed(document: JSON, chance: random.Random, twice: list[str], nests: lis
     elif how == 9 and isinstance(inside, list):
         inside.insert(key, _copied(inside, key))
     elif how == 10:
-        twice.append(f"{json.dumps(str(key))}: {json.dumps(chance.choice(VALUES))}")
+        twice.append(f"{json.dumps(str(key))}: {json.dumps(_any(chance))}")
     elif how == 11 and chance.random() < 0.3:
         nests.append(Nest(chance.choice(NESTS)))
         inside[key] = "(nest)"
     else:
         inside[key] = _alike(inside[key], chance)
     return document
+
+
+def _any(chance: random.Random) -> JSON:
+    return copy.deepcopy(chance.choice(VALUES))
 
 
 def _copied(inside: JSON, key: JSON) -> JSON:

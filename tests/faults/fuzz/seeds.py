@@ -320,7 +320,33 @@ def delegated() -> Iterator[tuple[str, bytes]]:
     yield "deep", b"\0" + b"[" * 5000
 
 
+def launcher() -> Iterator[tuple[str, bytes]]:
+    """As launcher.c reads them: every way in which an agent can answer, and what is around it."""
+
+    def of(answer: bytes, verb: int = 0, closed: int = 0, variables: bytes = b"A=b\0") -> bytes:
+        config = b'{"cniVersion": "1.0.0", "name": "net", "type": "netkit"}'
+        parts = (struct.pack("!H", len(each)) + each for each in (variables, config))
+        return bytes([verb, closed]) + b"".join(parts) + answer
+
+    good = struct.pack("!4sHHI", b"NKAN", 1, 1, 2) + b"{}"
+    yield "good", of(good)
+    yield "short", of(good[:7], verb=1)
+    yield "long", of(good + b"x", verb=2)
+    yield "newer", of(struct.pack("!4sHHI", b"NKAN", 2, 0, 0), verb=4)
+    yield "huge", of(struct.pack("!4sHHI", b"NKAN", 1, 999, 2**32 - 1), verb=5)
+    yield "closed", of(good, closed=7)
+    yield "nobody", of(b"", verb=4, closed=8)
+    yield "no-verb", of(good, verb=6)
+    yield "odd-verb", of(b"", verb=7)
+    socket = b"CNI_NETKIT_SOCKET=" + b"a" * 200
+    yield (
+        "environment",
+        of(good, variables=b"A\0=\0A=1\0A=2\0CNI_NETNS=/dev/null\0" + socket + b"\0"),
+    )
+
+
 SEEDS = {
+    "launcher": launcher,
     "request": requests,
     "reading": requests,
     "arguments": arguments,

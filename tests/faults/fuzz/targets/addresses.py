@@ -5,6 +5,7 @@ Then ADD, CHECK, DEL and GC of an attachment. Other programs write there too.
 
 import os
 import shutil
+from ipaddress import ip_address
 from pathlib import Path
 
 from cni_netkit.ipam.base import Invocation
@@ -88,9 +89,15 @@ def _others() -> list[tuple[str, bytes]]:
 
 
 def _of(owner: bytes) -> list[str]:
-    return [
-        path.name for path in FOLDER.iterdir() if _is_plain(path) and path.read_bytes() == owner
-    ]
+    files = [path for path in FOLDER.iterdir() if _is_plain(path) and _is_address(path.name)]
+    return [path.name for path in files if path.read_bytes() == owner]
+
+
+def _is_address(name: str) -> bool:
+    try:
+        return bool(ip_address(name))
+    except ValueError:
+        return False
 
 
 def _is_plain(path: Path) -> bool:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from cni_netkit.ipam.base import Invocation
 from cni_netkit.ipam.delegated import Delegated
+from cni_netkit.spec.errors import CNIError
 from tests.faults.fuzz import mutation, oracle
 
 EXECUTES = True
@@ -33,10 +34,14 @@ def one(data: bytes) -> None:
     """A result, or the plugin's own error, or that it printed none; always with a code."""
     (FOLDER / "status").write_text(f"{data[0] & 1 if data else 0}\n")
     (FOLDER / "output").write_bytes(data[1:])
-    with oracle.silent(), oracle.refusing():
-        Delegated(INVOCATION).add()
-    with oracle.silent(), oracle.refusing():
-        Delegated(INVOCATION).check()
+    for ask in (Delegated(INVOCATION).add, Delegated(INVOCATION).check):
+        with oracle.silent(), oracle.refusing():
+            try:
+                ask()
+            except CNIError as error:
+                # Of a plugin that fails and gives no code, nobody knows more (as libcni has it).
+                if "failed with exit status 1" not in error.message:
+                    raise
 
 
 def mutate(data: bytes, seed: int) -> bytes | None:
