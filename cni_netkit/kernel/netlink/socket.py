@@ -10,6 +10,7 @@ import os
 import socket
 import struct
 from collections.abc import Collection, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,11 +35,14 @@ from cni_netkit.kernel.uapi import (
 HEADER = struct.Struct("=IHHII")
 """struct nlmsghdr: length, type, flags, sequence number, port."""
 
+CODE = struct.Struct("=i")
+"""How a request ended: 0 or a negative errno."""
+
 ANSWER_SECONDS = 30
 """A netlink request is answered at once; only a kernel in trouble takes this long."""
 
 RECEIVE_BYTES = 1 << 17
-DUMP_ATTEMPTS = 5
+DUMP_ATTEMPTS = 20
 
 
 @dataclass
@@ -103,14 +107,12 @@ class NetlinkSocket:
                 if sequence not in answers:
                     continue  # left over from a request that timed out
                 request = batch[sequence - sequences.start]
-                if kind == NLMSG_ERROR:
-                    refused = _refusal(request, flags, payload)
+                if kind in (NLMSG_ERROR, NLMSG_DONE):
+                    refused = _refusal(request, kind, flags, payload)
                     if refused and refused.errno not in tolerated:
                         refusals[sequence] = refused
                         if is_transaction:
                             pending.clear()
-                    pending.discard(sequence)
-                elif kind == NLMSG_DONE:
                     pending.discard(sequence)
                 else:
                     interrupted |= bool(flags & NLM_F_DUMP_INTR)
@@ -123,12 +125,15 @@ class NetlinkSocket:
     def dump(
         self, asked: str, message: Any, kind: int, tolerated: Collection[int] = ()
     ) -> list[Any]:
-        """Ask for every object; again, where it changed meanwhile (NLM_F_DUMP_INTR)."""
+        """Ask for every object; again, where it changed meanwhile (NLM_F_DUMP_INTR).
+
+        Raises `KernelError` where it always does: what is known then is neither old nor new.
+        """
         for _ in range(DUMP_ATTEMPTS):
             (answers,) = self.ask(Ask(asked, message, kind, NLM_F_DUMP), tolerated=tolerated)
             if not self.interrupted:
-                break
-        return answers
+                return answers
+        raise KernelError(asked, errno.EAGAIN, "it changes all the time")
 
     def each(self, asked: str, message: Any, kind: int) -> Iterator[Any]:
         """Ask for every object, and hand them out as they come, however many there are.
@@ -140,10 +145,12 @@ class NetlinkSocket:
         self._send([request], _encode(request, self._sequence))
         while True:
             for answered, flags, _, payload in self._receive([request]):
-                if answered == NLMSG_ERROR and (refused := _refusal(request, flags, payload)):
-                    raise refused
-                if answered == NLMSG_DONE:
-                    return
+                if answered in (NLMSG_ERROR, NLMSG_DONE):
+                    if refused := _refusal(request, answered, flags, payload):
+                        raise refused
+                    if answered == NLMSG_DONE:
+                        return
+                    continue
                 yield _decode(request, payload)
 
     def _send(self, batch: Sequence[Ask], data: bytes) -> None:
@@ -158,6 +165,7 @@ class NetlinkSocket:
         except TimeoutError:
             raise LostAnswer(batch[0].asked, errno.ETIMEDOUT) from None
         except OSError as error:
+            self._read_the_rest()
             raise LostAnswer(batch[0].asked, error.errno or errno.EIO) from None
         messages = []
         offset = 0
@@ -166,6 +174,14 @@ class NetlinkSocket:
             messages.append((kind, flags, sequence, data[offset : offset + length]))
             offset += (length + 3) & ~3
         return messages
+
+    def _read_the_rest(self) -> None:
+        """Have the kernel tell again when it drops an answer (netlink_overrun())."""
+        self._socket.settimeout(0)
+        with suppress(OSError):
+            while self._socket.recv(RECEIVE_BYTES):
+                pass
+        self._socket.settimeout(ANSWER_SECONDS)
 
 
 def opened(netns: Netns, protocol: int) -> NetlinkSocket:
@@ -220,15 +236,18 @@ def _decode(request: Ask, payload: bytes) -> Any:
     return answer
 
 
-def _refusal(request: Ask, flags: int, payload: bytes) -> KernelError | None:
-    """Read NLMSG_ERROR: struct nlmsgerr, then (NLM_F_ACK_TLVS) attributes with the reason."""
-    (code,) = struct.unpack_from("=i", payload, HEADER.size)
-    if code == 0:
+def _refusal(request: Ask, kind: int, flags: int, payload: bytes) -> KernelError | None:
+    """Read NLMSG_ERROR, struct nlmsgerr, or NLMSG_DONE: a list may be broken off.
+
+    Attributes with the reason follow (NLM_F_ACK_TLVS).
+    """
+    code = CODE.unpack_from(payload, HEADER.size)[0] if len(payload) > HEADER.size else 0
+    if code >= 0:
         return None
-    offset = HEADER.size + 4 + HEADER.size
-    if not flags & NLM_F_CAPPED:
-        (length,) = struct.unpack_from("=I", payload, HEADER.size + 4)
-        offset += ((length + 3) & ~3) - HEADER.size
+    offset = HEADER.size + CODE.size
+    if kind == NLMSG_ERROR:  # the request comes back, or its header
+        (length,) = struct.unpack_from("=I", payload, offset)
+        offset += HEADER.size if flags & NLM_F_CAPPED else (length + 3) & ~3
     text = ""
     if flags & NLM_F_ACK_TLVS:
         while offset + 4 <= len(payload):
