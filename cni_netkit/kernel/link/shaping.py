@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from cni_netkit.kernel import uapi
-from cni_netkit.kernel.errors import KernelError, LackingKind
+from cni_netkit.kernel.errors import KernelError, LackingKind, LostAnswer
 from cni_netkit.kernel.model import Bucket, FoundBucket, Link
 from cni_netkit.kernel.netlink.message import Attributes, attribute, nested, text, u32
 from cni_netkit.kernel.netlink.socket import Ask, NetlinkSocket
@@ -47,6 +47,9 @@ FIRST_AND_ALL = 1 << 16 | sockets.htons(uapi.ETH_P_ALL)
 U32_MAX = 0xFFFFFFFF
 NOTHING_THERE = (errno.ENOENT, errno.EINVAL)
 """What the kernel answers who asks for shaping that is not there."""
+
+NO_QUEUE = "Cannot find ingress queue"
+"""What it says with ENOENT where it had no memory for one."""
 
 
 class Shaping:
@@ -93,7 +96,14 @@ class Shaping:
         request = TCMSG.pack(0, index, 0, TC_H_ROOT, 0)
         # The kernel tells it to all who listen, and with NLM_F_ECHO to who asked.
         asked = Ask("look up what shapes a device", request, RTM_GETQDISC, NLM_F_ECHO)
-        (answers,) = self._socket.ask(asked, tolerated=NOTHING_THERE)
+        try:
+            (answers,) = self._socket.ask(asked)
+        except KernelError as error:
+            if error.errno in NOTHING_THERE:
+                return None
+            raise
+        if not answers:  # it had no memory to tell it, which is no error there
+            raise LostAnswer(asked.asked, errno.ENOBUFS)
         for answer in answers:
             attributes = Attributes(answer[TCMSG.size :])
             if attributes.text(uapi.TCA_KIND) != TBF:
@@ -156,6 +166,6 @@ def _lacking(*kinds: str) -> Iterator[None]:
     try:
         yield
     except KernelError as error:
-        if error.errno not in (errno.ENOENT, errno.EOPNOTSUPP):
+        if error.errno not in (errno.ENOENT, errno.EOPNOTSUPP) or NO_QUEUE in error.text:
             raise
         raise LackingKind(kinds[-1 if "action" in error.text else 0], error) from None
