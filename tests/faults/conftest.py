@@ -1,15 +1,21 @@
 """The same node as in the kernel tests; what was done is told in figures at the end."""
 
 import os
+from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from tests.endurance.agent import agent
+from tests.faults.kernel_log import Log
 from tests.kernel.conftest import conf, fake_nic, host, launcher, node, xdp_program
 from tests.kernel.features import kernel_has_netkit
 
 __all__ = ["agent", "conf", "fake_nic", "host", "launcher", "node", "xdp_program"]
+
+KMEMLEAK = Path("/sys/kernel/debug/kmemleak")
+SHOWN = 4000
 
 FIGURES = pytest.StashKey[list[str]]()
 
@@ -37,6 +43,32 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def long(request: pytest.FixtureRequest) -> bool:
     """Whether there is time: with --long."""
     return bool(request.config.getoption("--long"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def kernel_memory() -> Iterator[None]:
+    """On a kernel that looks for it: no memory that nobody has any more (kmemleak)."""
+    if not KMEMLEAK.exists():
+        yield
+        return
+    KMEMLEAK.write_text("clear")
+    yield
+    for _ in range(2):  # what was seen once may just be on its way
+        KMEMLEAK.write_text("scan")
+    found = KMEMLEAK.read_text()
+    assert not found, found[:SHOWN]
+
+
+@pytest.fixture(autouse=True)
+def kernel_log() -> Iterator[None]:
+    """On a lab kernel: it says nothing meanwhile that no kernel should say."""
+    if not os.environ.get("CNI_NETKIT_IN_LAB"):
+        yield
+        return
+    with closing(Log()) as log:
+        yield
+        alarms = log.alarms()
+    assert not alarms, "the kernel's log has\n" + "\n".join(alarms)
 
 
 @pytest.fixture

@@ -6,158 +6,29 @@ leave nothing. A sample without --long, all of them with it.
 
 import random
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
-from dataclasses import dataclass, field
 from itertools import count
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from cni_netkit.kernel.errors import KernelError, NoThread
+from cni_netkit.kernel.errors import KernelError, LackingKind, NoThread
 from cni_netkit.kernel.namespace import Namespace
-from tests.ethtool.fake import FakeNic
-from tests.faults import inject
-from tests.faults.examples import CASES, NAMES, Attached, plugins_of
+from tests.faults.bench import PROMPT_SECONDS, Bench, Told, bench, faults, sum_up
+from tests.faults.examples import CASES, NAMES
 from tests.faults.inject import Faults
-from tests.faults.world import Kernel
 from tests.kernel import judge
-from tests.kernel.conftest import JSON, Answer, Node, links
+from tests.kernel.conftest import Node, links
+
+__all__ = ["bench", "faults"]
 
 VERBS = ("ADD", "CHECK", "DEL", "GC", "STATUS")
 SAMPLE = 12
-SHOWN = 40
 FEWEST = 10
 """Less can fail only where faults do not reach the plugin."""
 
-PROMPT_SECONDS = 10.0
-"""Nobody waits for an answer that the kernel will never give."""
-
-CODES = frozenset((5, 11, 50, 104))
-"""What the kernel's trouble may be told as: it says nothing of addresses, names, features, NICs."""
-
-UNCLEAR = "input or output"
-"""An error that does not name what it is about begins so."""
-
-
-@dataclass
-class Told:
-    """What became of the faults in one verb."""
-
-    faults: int = 0
-    worked: int = 0
-    codes: Counter[int] = field(default_factory=Counter)
-
-    def line(self, what: str) -> str:
-        codes = ", ".join(f"{code}: {count}" for code, count in sorted(self.codes.items()))
-        return (
-            f"{what}: {self.faults} allocations failed; worked all the same {self.worked}, "
-            f"errors by code {codes or 'none'}"
-        )
-
-
-TOTALS = {verb: Told() for verb in VERBS}
-
-
-@dataclass
-class Bench:
-    """One plugin of an example on a node, with faults at hand."""
-
-    attached: Attached
-    kernel: Kernel
-    nics: list[FakeNic]
-    faults: Faults
-    told: Told = field(default_factory=Told)
-    empty: dict[str, Any] = field(default_factory=dict)
-    result: JSON = field(default_factory=dict)
-    broken: list[str] = field(default_factory=list)
-    """What was promised and did not hold, in words."""
-
-    def expect(self, holds: object, what: str) -> None:
-        """Note what does not hold, and go on."""
-        if not holds:
-            self.broken.append(what)
-
-    def fails(self, nth: int, verb: str, **keys: object) -> Answer | None:
-        """The verb with its nth fault; None where it has no such. Its answer is a clear one."""
-        descriptors = sorted(links("/proc/self/fd/*"))
-        began = time.monotonic()
-        with self.faults.armed(nth):
-            answer = self.attached.call(verb, **keys)
-            if self.faults.left:
-                return None
-        self.told.faults += 1
-        where = f"{verb}, fault {nth} in {self.faults.where}"
-        took = time.monotonic() - began
-        self.expect(took < PROMPT_SECONDS, f"{where}: an answer after {took:.1f} s")
-        left = sorted(links("/proc/self/fd/*"))
-        self.expect(left == descriptors, f"{where}: open {left}, before {descriptors}")
-        if answer.status == 0:
-            self.told.worked += 1
-            return answer
-        error = answer.error
-        self.told.codes[error["code"]] += 1
-        clear = error["code"] in CODES and not error["msg"].startswith(UNCLEAR)
-        self.expect(clear, f"{where}: {error}")
-        return answer
-
-    def is_as(self, before: dict[str, Any], what: str) -> None:
-        """Nothing is left, and nothing is missing. What is left for ever ends the test."""
-        found = self.kernel.becomes(before)
-        self.expect(not found, f"{what}, fault in {self.faults.where}: {found}")
-        if found:
-            assert self.attached.call("GC").ok
-            assert not self.kernel.becomes(self.empty), self.broken
-            self.attached.add_before()
-        for nic in self.nics:
-            if before is self.empty:
-                self.expect(not (nic.rules or nic.contexts), f"{what}: flows are left")
-
-    def add(self) -> None:
-        """An ADD that works."""
-        answer = self.attached.call("ADD")
-        where = f"{self.faults.where}, flows {[nic.rules for nic in self.nics]}"
-        assert answer.status == 0, f"ADD after {where}: {answer.output}; {self.broken}"
-        self.result = answer.result
-
-
-@pytest.fixture(scope="session")
-def faults() -> Faults:
-    """What is to fail, set while /sys is that of the machine."""
-    if not Path(inject.FAIL_NTH).exists():
-        pytest.skip("this kernel was built without CONFIG_FAULT_INJECTION")
-    inject.prepare()
-    return Faults()
-
-
-@pytest.fixture
-def bench(
-    faults: Faults, node: Node, fake_nic: Callable[..., FakeNic], request: pytest.FixtureRequest
-) -> Iterator[Bench]:
-    """The example that the test is for, and what it needs, once attached and detached."""
-    example, number = request.param
-    nics = [node.nic()] if '"lease"' in example.read_text() else []
-    fakes = [fake_nic(each) for each in nics]
-    plugins = plugins_of(example, number, *nics or [""])
-    roles = {each["lease"].get("workload") for each in plugins if "lease" in each} - {None}
-    for role in roles:
-        node.prepare(nics[0], role, "4-7")
-    container = node.container()
-    attached = Attached(node, plugins, container)
-    attached.prepare()
-    kernel = Kernel(container)
-    made = Bench(attached, kernel, fakes, faults)
-    try:
-        attached.add_before()
-        made.add()
-        assert attached.call("DEL").ok
-        attached.delete_before()
-        made.empty = kernel.world()
-        yield made
-    finally:
-        kernel.close()
+TOTALS: dict[str, Told] = {}
 
 
 def points(last: int, *, everything: bool) -> list[int]:
@@ -173,18 +44,8 @@ def test_allocation_that_fails(bench: Bench, verb: str, long: bool, figures: lis
     """In one verb of one example."""
     TRIALS[verb](bench, long)
     assert bench.told.faults
-    sum_up(figures, verb, bench.told)
-    assert not bench.broken, f"{len(bench.broken)}:\n" + "\n".join(bench.broken[:SHOWN])
-
-
-def sum_up(figures: list[str], verb: str, told: Told) -> None:
-    """One line a verb, over all examples."""
-    total = TOTALS[verb]
-    total.faults += told.faults
-    total.worked += told.worked
-    total.codes += told.codes
-    kept = [each for each in figures if not each.startswith(f"{verb}: ")]
-    figures[:] = [*kept, total.line(verb)]
+    sum_up(figures, TOTALS, f"an allocation fails in {verb}", bench.told)
+    bench.verdict()
 
 
 def try_add(bench: Bench, everything: bool) -> None:
@@ -312,6 +173,86 @@ def test_namespace_that_cannot_be_opened(faults: Faults, node: Node) -> None:
 
     for _ in each_fault(faults, look):
         pass
+
+
+@pytest.fixture
+def shaped(node: Node) -> int:
+    """The index of a device with addresses, routes and a token bucket."""
+    for command in (
+        "link add d0 type dummy",
+        "link set d0 addrgenmode none",
+        "link set d0 up",
+        "addr add 10.1.0.1/24 dev d0",
+        "addr add fd00:1::1/64 dev d0 nodad",
+        "route add default via 10.1.0.9",
+        "route add default via fd00:1::9",
+    ):
+        judge.run("ip", *command.split())
+    judge.run(
+        *[
+            "tc",
+            "qdisc",
+            "add",
+            "dev",
+            "d0",
+            "root",
+            "handle",
+            "1:",
+            "tbf",
+            "rate",
+            "8mbit",
+            "burst",
+            "64k",
+            "latency",
+            "25ms",
+        ]
+    )
+    return int(judge.link("d0")["ifindex"])
+
+
+def test_list_that_is_broken_off(faults: Faults, shaped: int) -> None:
+    """It is no shorter list (NLMSG_DONE has an errno), and what is not told is not absent."""
+
+    def look() -> tuple[object, ...]:
+        with closing(Namespace.current()) as host:
+            links = host.links
+            return (
+                {each.name for each in links.all()},
+                links.addresses(shaped),
+                links.routes(shaped),
+                host.shaping.bucket(shaped),
+            )
+
+    whole = look()
+
+    def compare() -> None:
+        assert look() == whole, faults.where
+
+    for _ in each_fault(faults, compare):
+        pass
+
+
+def test_shaping_that_fails(faults: Faults, node: Node) -> None:
+    """Short of memory is not lacking a feature."""
+    for nth in count(1):
+        # What it fails at is made once for a device.
+        judge.run("ip", "link", "add", "d0", "type", "dummy")
+        with (
+            suppress(KernelError, OSError),
+            faults.armed(nth),
+            closing(Namespace.current()) as host,
+        ):
+            device, target = host.links.get(name="d0"), host.links.get(name="lo")
+            assert device
+            assert target
+            try:
+                host.shaping.redirect(device.index, "d0", target)
+            except LackingKind as error:
+                pytest.fail(f"{faults.where}: {error}")
+            if faults.left:
+                break
+        judge.run("ip", "link", "del", "d0")
+    assert nth > FEWEST
 
 
 TRIALS = {"ADD": try_add, "CHECK": try_check, "DEL": try_del, "GC": try_gc, "STATUS": try_status}
