@@ -30,7 +30,7 @@ POINT = re.compile(
 YES, NO, FAILED, SKIPPED = "yes", "no", "**no**", "–"
 
 Verdicts = dict[str, dict[str, str]]
-"""Row -> version, or "" where it has but one -> one of the four above."""
+"""Row -> version, or "" where it has but one -> one of the first three above."""
 
 
 @dataclass(frozen=True)
@@ -100,18 +100,18 @@ def _agent(launcher: Path) -> str:
 
 
 def verdicts(tap: str) -> Verdicts:
-    """What a report in TAP says."""
+    """What a report in TAP says; not of versions to which a row does not apply."""
     found: Verdicts = {}
     for failed, name, version, directive in POINT.findall(tap):
-        words = {"SKIP": SKIPPED, "TODO": NO}
-        verdict = words.get(directive, FAILED) if failed or directive == "SKIP" else YES
-        found.setdefault(name, {})[version] = verdict
+        verdict = (NO if directive == "TODO" else FAILED) if failed else YES
+        if directive != "SKIP":
+            found.setdefault(name, {})[version] = verdict
     return found
 
 
 def cell(of_versions: Mapping[str, str]) -> str:
     """What stands in the table: where versions differ, those in which it is not met."""
-    kinds = {each for each in of_versions.values() if each != SKIPPED} or {SKIPPED}
+    kinds = {*of_versions.values()} or {SKIPPED}
     worst = next(each for each in (FAILED, NO, SKIPPED, YES) if each in kinds)
     if len(kinds) == 1:
         return worst
@@ -177,9 +177,8 @@ def main(names: Sequence[str]) -> None:
     for column in COLUMNS:
         if column.name in names or (not names and column.needs_netkit == kernel_has_netkit()):
             print(column.name)
-            results[column.name] = {
-                row: cell(of_versions) for row, of_versions in examine(column).items()
-            }
+            found = examine(column)
+            results[column.name] = {each.name: cell(found.get(each.name, {})) for each in ROWS}
     page = with_part(page, "rows", table_of_rows())
     PAGE.write_text(with_part(page, "results", table_of_results(results)))
 
