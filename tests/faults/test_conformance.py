@@ -1,6 +1,8 @@
 """The conformance runner: who passes what is as the page has it, and what is broken is seen."""
 
+import gzip
 import json
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,6 +18,11 @@ ON_ANY_KERNEL = [
     pytest.param(each, id=each.name, marks=[] if each.needs_netkit else pytest.mark.any_kernel)
     for each in COLUMNS
 ]
+SPECIFICATION = (
+    Path(os.environ.get("CNI_NETKIT_CNITOOL", "/nowhere/tools/cnitool")).parents[1]
+    / "usr/share/doc/golang-github-appc-cni-dev/SPEC.md.gz"
+)
+"""That comes with cnitool in Debian's package."""
 MADE = "where this fails, look who is right, then: python -m tests.faults.conformance"
 
 
@@ -30,6 +37,25 @@ def test_the_page_has_every_row() -> None:
         column.name: [each.name for each in ROWS] for column in COLUMNS
     }
     assert all(cell for rows in found.values() for cell in rows.values())
+
+
+@pytest.mark.any_kernel
+@pytest.mark.skipif(
+    not SPECIFICATION.exists(), reason="no cnitool of Debian: tests/lab/fetch cnitool"
+)
+def test_sentences_are_the_specifications() -> None:
+    """To the letter, but for line breaks; a section that is no number is another document."""
+
+    def plain(text: str) -> str:
+        return " ".join(text.split())
+
+    specification = plain(gzip.decompress(SPECIFICATION.read_bytes()).decode())
+    assert "This is CNI **spec** version **1.1.0**" in specification
+    quoted = [each for each in ROWS if each.section[0].isdigit() and ":" not in each.section]
+    assert [e.name for e in quoted if plain(e.sentence) not in specification] == []
+    assert {each.section for each in ROWS} - {each.section for each in quoted} == {
+        *("0.4.0: Parameters", "contract", "libcni", "skel")
+    }
 
 
 @pytest.mark.parametrize("column", ON_ANY_KERNEL)
