@@ -127,4 +127,4 @@ def _command(process: int) -> str:
         words = Path(f"/proc/{process}/cmdline").read_text()
     except OSError:
         words = ""
-    return words.replace("\0", " ").strip() or f"process {process}"
+    return f"{words.replace(chr(0), ' ').strip()} (PID {process})"

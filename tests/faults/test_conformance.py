@@ -108,6 +108,7 @@ CHECKED = "check check-later-route del-others-stay delegate-check gc-other-netwo
 """Where CHECK has to succeed."""
 
 LEFT = "del-leaves-nothing parallel add-failed-then-del del-without-result"
+INVALID = "invalid-container invalid-interface invalid-network undecodable unknown-command"
 MUTANTS = {
     "VERSION wants CNI_PATH": (
         'if verb == "VERSION" and not os.environ.get("CNI_PATH"): fail(4)',
@@ -164,9 +165,9 @@ MUTANTS = {
         LEFT,
     ),
     "a process is left": (
-        'if verb == "ADD": subprocess.Popen(["sleep", f"100{len(container)}"], stdin=-3, '
-        "stdout=-3, stderr=-3, start_new_session=True)",
-        "",
+        'if verb == "ADD": subprocess.Popen(["sleep", "1000"], stdin=-3, stdout=-3, stderr=-3, '
+        "start_new_session=True)",
+        f"{LEFT} add-all-or-nothing delegate-missing-leaves-nothing",
     ),
     "CHECK sees nothing": (
         'if verb == "CHECK": answer(0)',
@@ -184,7 +185,7 @@ MUTANTS = {
     ),
     "errors have no words": (
         'status, output = real()\nanswer(status, "{}" if status else output)',
-        "",
+        f"error-object missing-variable missing-variables unknown-version {INVALID}",
     ),
     "missing variables are not named": (
         'status, output = real()\nanswer(status, output.replace("CNI_IFNAME", "something"))',
