@@ -76,7 +76,9 @@ class Netns:
 
         def leave_for_a_new_one() -> int:
             if _libc.unshare(CLONE_NEWNET) != 0:
-                raise KernelError("make a network namespace", ctypes.get_errno())
+                # Among its errors is EEXIST, which says nothing of what was asked for.
+                number = ctypes.get_errno()
+                raise OSError(number, os.strerror(number), "a new network namespace")
             return os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
 
         return cls(_in_a_thread(leave_for_a_new_one), "(temporary)", own=False)
