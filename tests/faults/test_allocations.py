@@ -13,9 +13,11 @@ from typing import Any
 
 import pytest
 
+from cni_netkit.errors import as_cni_error
 from cni_netkit.kernel.errors import KernelError, LackingKind, NoThread
 from cni_netkit.kernel.namespace import Namespace
-from tests.faults.bench import PROMPT_SECONDS, Bench, Told, bench, faults, sum_up
+from cni_netkit.kernel.netns import Netns
+from tests.faults.bench import CODES, PROMPT_SECONDS, Bench, Told, bench, faults, sum_up
 from tests.faults.examples import CASES, NAMES
 from tests.faults.inject import Faults
 from tests.kernel import judge
@@ -172,6 +174,22 @@ def test_namespace_that_cannot_be_opened(faults: Faults, node: Node) -> None:
             assert inside.links.all()
 
     for _ in each_fault(faults, look):
+        pass
+
+
+def test_namespace_for_a_trial(faults: Faults, node: Node) -> None:
+    """The kernel answers EEXIST where it had no memory for a part of one: nothing exists already."""
+
+    def make() -> None:
+        try:
+            Netns.temporary().close()
+        except (KernelError, NoThread, OSError) as error:
+            failure = as_cni_error(error)
+            if failure.code not in CODES:
+                pytest.fail(f"{faults.where}: {failure.code}, {failure.message}")
+            raise
+
+    for _ in each_fault(faults, make):
         pass
 
 
