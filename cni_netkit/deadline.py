@@ -1,4 +1,4 @@
-"""Until when a request must have its answer; waiting for others ends by then."""
+"""Until when a request must have its answer, and whether anybody still waits for it."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -15,16 +15,31 @@ PAUSE = 0.001
 """Between two looks at something that another process holds, in seconds."""
 
 _until: ContextVar[float | None] = ContextVar("until", default=None)
+_waits: ContextVar[Callable[[], bool] | None] = ContextVar("waits", default=None)
 
 
 @contextmanager
-def within(seconds: float = SECONDS) -> Iterator[None]:
-    """Everything inside must be done in that time."""
-    token = _until.set(time.monotonic() + seconds)
+def within(seconds: float = SECONDS, waits: Callable[[], bool] | None = None) -> Iterator[None]:
+    """Everything inside must be done in that time; `waits` tells whether somebody waits for it."""
+    tokens = _until.set(time.monotonic() + seconds), _waits.set(waits)
     try:
         yield
     finally:
-        _until.reset(token)
+        _until.reset(tokens[0])
+        _waits.reset(tokens[1])
+
+
+def begin(what: str) -> None:
+    """To be called with the locks held, before anything is changed.
+
+    A runtime that kills a plugin goes on at once: what it asked for must not be done after what it
+    asks for next. Raises error 11 where nobody waits for the answer.
+    """
+    waits = _waits.get()
+    if waits is not None and not waits():
+        raise CNIError(
+            Code.TRY_AGAIN_LATER, f"{what}: who asked for it has gone away", "nothing was done"
+        )
 
 
 def left(what: str) -> float:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
-from cni_netkit import ipam, log
+from cni_netkit import deadline, ipam, log
 from cni_netkit import plan as plans
 from cni_netkit.attachment import Attachment, parse_alias
 from cni_netkit.context import Context, namespaces
@@ -185,6 +185,7 @@ def collect_one(request: Request, store: Store, attachment: Attachment) -> None:
     """Release an attachment that nobody is at work on."""
     try:
         with store.lock(attachment, wait=False):
+            deadline.begin(f"GC of {attachment}")
             release(request, store, attachment, store.load(attachment))
     except BlockingIOError:
         log.warning(AT_WORK, attachment=str(attachment))

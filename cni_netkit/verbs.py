@@ -7,7 +7,7 @@ from functools import partial
 from operator import attrgetter
 from typing import Any
 
-from cni_netkit import ipam, log
+from cni_netkit import deadline, ipam, log
 from cni_netkit import plan as plans
 from cni_netkit.attachment import Attachment
 from cni_netkit.context import Context, namespaces
@@ -17,7 +17,7 @@ from cni_netkit.kernel.errors import ProgramError
 from cni_netkit.kernel.namespace import Namespace
 from cni_netkit.outcome import Outcome
 from cni_netkit.record import Record, boot_id
-from cni_netkit.release import collect_recorded, collect_unrecorded, release
+from cni_netkit.release import Pairs, collect_recorded, collect_unrecorded, release
 from cni_netkit.spec import request as requests
 from cni_netkit.spec import result as results
 from cni_netkit.spec import version as versions
@@ -93,6 +93,7 @@ def add(request: Request) -> JSON:
         namespaces(request, must_exist=True) as (host, container),
         store.lock(attachment),
     ):
+        deadline.begin(f"ADD {attachment}")
         facts = gather_facts(host, conf)
         plan = plans.decide(attachment, conf, facts, previous.container_addresses)
         chosen = ipam.configured(request, conf, attachment)
@@ -123,6 +124,7 @@ def delete(request: Request) -> None:
     store = Store()
     attachment = _attachment(request)
     with store.lock(attachment):
+        deadline.begin(f"DEL {attachment}")
         record = store.load(attachment)
         if record is not None and record.added_to != request.added_to:
             log.info("left alone, since it goes with what it was added to")
@@ -169,8 +171,13 @@ def collect(request: Request) -> None:
     kept = collect_recorded(request, store, valid, failures)
     failures.run("list the devices", partial(collect_unrecorded, request, store, kept, failures))
     if chosen := ipam.configured(request, conf, Attachment(request.network, "", "")):
-        failures.run("collect addresses", partial(chosen.collect, kept))
+        failures.run("collect addresses", partial(_collect_addresses, chosen, kept))
     failures.raise_first()
+
+
+def _collect_addresses(chosen: ipam.Ipam, kept: Pairs) -> None:
+    deadline.begin("GC")
+    chosen.collect(kept)
 
 
 def status(request: Request) -> None:

@@ -11,6 +11,7 @@ import gc
 import json
 import os
 import resource
+import select
 import signal
 import socket
 import stat
@@ -18,6 +19,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterator
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 from types import FrameType
@@ -244,7 +246,8 @@ def _answer(connection: socket.socket, seconds: float) -> None:
         _send(connection, 1, _error(Code.TRY_AGAIN_LATER, str(error)))
         return
     try:
-        with deadline.within(seconds), turns.held():
+        waits = partial(_waits, connection)
+        with deadline.within(seconds, waits), turns.held():
             answer = verbs.handle(
                 request.environment, BytesIO(request.stdin).read, request.netns, request.route
             )
@@ -255,8 +258,15 @@ def _answer(connection: socket.socket, seconds: float) -> None:
     _send(connection, answer.status, output)
 
 
+def _waits(connection: socket.socket) -> bool:
+    """Whether the launcher is still there."""
+    ended = select.poll()
+    ended.register(connection, 0)  # POLLHUP is always told
+    return not ended.poll(0)
+
+
 def _send(connection: socket.socket, status: int, output: bytes) -> None:
-    """A launcher that has gone away undoes nothing: the runtime will DEL what it does not want."""
+    """A launcher that goes away undoes nothing: the runtime will DEL what it does not want."""
     try:
         wire.send_answer(connection, status, output, time.monotonic() + wire.REQUEST_SECONDS)
     except wire.WireError as error:

@@ -2,13 +2,18 @@
 
 import errno
 import itertools
+import subprocess
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from cni_netkit import plan as plans
 from cni_netkit import verbs
+from cni_netkit.attachment import Attachment
 from cni_netkit.context import Context
 from cni_netkit.kernel.errors import KernelError, LostAnswer
 from cni_netkit.kernel.link import device
@@ -21,7 +26,7 @@ from cni_netkit.state import Store
 from cni_netkit.steps.base import Step
 from tests.ethtool.fake import FakeNic
 from tests.kernel import judge
-from tests.kernel.conftest import JSON, Conf, Node
+from tests.kernel.conftest import JSON, Answer, Conf, Node, links, own_agent
 
 LIMITS = {
     "ingressRate": 1_000_000,
@@ -384,3 +389,43 @@ def fail_in(patch: pytest.MonkeyPatch, kind: type[Any], *, after: bool) -> None:
         raise Fault(f"fault in {self.name}")
 
     patch.setattr(kind, "do", fail)
+
+
+@pytest.mark.any_kernel
+@pytest.mark.parametrize("verb", ["ADD", "DEL"])
+def test_what_a_killed_launcher_asked_for_is_not_done_later(
+    node: Node, conf: Conf, launcher: Path, verb: str
+) -> None:
+    """It waits for the attachment's lock, and by then the runtime has gone on."""
+    c = node.container()
+    configuration = conf(fallback="veth")
+    node.add(configuration, c)
+    if verb == "ADD":
+        assert node.call("DEL", configuration, c).ok
+    before = judge.world(c)
+
+    def locks() -> int:
+        return links("/proc/self/fd/*").count("/var/lib/cni/netkit/lock")
+
+    with own_agent() as path, Store().lock(Attachment("net", f"container-{c}", "eth0")):
+        asking = partial(ask_and_be_killed, launcher, path, lambda: locks() == 2)
+        replace(node, request=asking).call(verb, configuration, c)
+    assert judge.world(c) == before
+
+
+def ask_and_be_killed(
+    launcher: Path,
+    path: str,
+    moment: Callable[[], bool],
+    environment: dict[str, str],
+    stdin: bytes,
+) -> Answer:
+    """Call the agent, and be killed when the moment has come."""
+    environment = {**environment, "CNI_NETKIT_SOCKET": path}
+    with subprocess.Popen([launcher], stdin=subprocess.PIPE, env=environment) as process:
+        assert process.stdin
+        process.stdin.write(stdin)
+        process.stdin.close()
+        judge.wait_for(moment, "the agent waits for the lock")
+        process.kill()
+    return Answer(process.returncode, None)

@@ -28,6 +28,7 @@ from cni_netkit.agent import callers, server, wire
 from cni_netkit.agent.server import Agent, AgentError
 from cni_netkit.agent.wire import WireAnswer, WireRequest
 from cni_netkit.spec import version as versions
+from cni_netkit.spec.errors import CNIError
 from tests.unit.test_launcher import build
 
 DEADLINE = 30.0
@@ -846,3 +847,29 @@ def test_descriptor_that_is_of_no_use_is_an_error(
         status, said = start(passed=given.fileno(), LISTEN_FDS="1").ended()
     assert status == 1
     assert text in said
+
+
+@pytest.mark.parametrize("waits", [True, False])
+def test_nothing_is_begun_for_who_has_gone_away(
+    path: str, agent: Agent, monkeypatch: pytest.MonkeyPatch, waits: bool
+) -> None:
+    """A runtime that killed its plugin has asked for something else by then."""
+    go, told = threading.Event(), list[str]()
+
+    def handle(*_arguments: Any) -> verbs.Answer:
+        assert go.wait(DEADLINE)
+        try:
+            deadline.begin("ADD")
+            told.append("begun")
+        except CNIError as error:
+            told.append(error.message)
+        return verbs.Answer(0)
+
+    monkeypatch.setattr(verbs, "handle", handle)
+    with connect(path) as connection:
+        wire.send_request(connection, VERSION, soon())
+        if not waits:
+            connection.close()
+        go.set()
+        wait_for(lambda: told, "the request is handled")
+    assert told == ["begun" if waits else "ADD: who asked for it has gone away"]
