@@ -6,8 +6,10 @@ has not begun the world is the same, so each state is tried with both. Short: so
 verb, at random; --long: every one.
 """
 
+import contextlib
+import io
 import json
-from collections import Counter
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -15,17 +17,19 @@ from functools import partial
 from pathlib import Path
 from random import sample
 from threading import Thread
-from typing import Any, cast
+from typing import cast
 
 import pytest
 
+from cni_netkit.admin import main as admin
 from tests.ethtool.fake import FakeNic
 from tests.ethtool.patched import put_in
 from tests.faults import tracer
+from tests.faults.kills import Call, InAgent, InLauncher, InProcess, Kills, Place
 from tests.faults.shared import SharedNic, shared
-from tests.faults.tracer import Point
+from tests.faults.tracer import Ended, Point
 from tests.kernel import judge
-from tests.kernel.conftest import JSON, Node
+from tests.kernel.conftest import JSON, Answer, Node
 from tests.kernel.examples import EXAMPLES
 
 FEW = 1
@@ -57,34 +61,33 @@ class Chain:
         for plugin in self.plugins if plugins is None else plugins:
             self._result = self.node.add(self._chained(plugin), self.netns)
 
-    def add_one(self, plugin: JSON) -> int:
-        """The exit status of one ADD, which others preceded."""
-        return self.status("ADD", self._chained(plugin), self.netns)
-
     def delete(self) -> None:
         """DEL, of all, last first."""
         for plugin in reversed(self.plugins):
             assert self.node.call("DEL", plugin, self.netns).ok
+
+    def add_and_delete(self) -> None:
+        """Both, of all."""
+        self.add()
+        self.delete()
 
     def collect(self) -> None:
         """GC, where nothing is valid."""
         for plugin in self.plugins:
             assert self.node.call("GC", self._collecting(plugin)).ok
 
-    def delete_one(self, plugin: JSON) -> int:
-        """The exit status of one DEL."""
-        return self.status("DEL", plugin, self.netns)
+    def call(self, verb: str, plugin: JSON) -> Call:
+        """One request, which others preceded."""
+        made: list[Call] = []
 
-    def collect_one(self, plugin: JSON) -> int:
-        """The exit status of one GC."""
-        return self.status("GC", self._collecting(plugin))
+        def keep(environment: dict[str, str], stdin: bytes) -> Answer:
+            made.append(Call(environment, stdin))
+            return Answer(0, None)
 
-    def status(self, verb: str, conf: JSON, netns: str = "") -> int:
-        """The exit status of a verb; what went wrong is printed."""
-        answer = self.node.call(verb, conf, netns)
-        if answer.status:
-            print(verb, answer.output)
-        return answer.status
+        conf = self._chained(plugin) if verb == "ADD" else plugin
+        conf = self._collecting(plugin) if verb == "GC" else conf
+        Node(keep).call(verb, conf, "" if verb == "GC" else self.netns)
+        return made[0]
 
     def _chained(self, plugin: JSON) -> JSON:
         return plugin if self._result is None else {**plugin, "prevResult": self._result}
@@ -98,101 +101,63 @@ class Chain:
             **judge.world(self.netns),
             "rules": [sorted(nic.rules) for nic in self.nics],
             "contexts": [nic.contexts for nic in self.nics],
-            "pins": sorted(str(path) for path in Path("/sys/fs/bpf").rglob("*")),
+            "pins": pins(),
         }
 
 
+def pins() -> list[str]:
+    """What is pinned in bpffs."""
+    return sorted(str(path) for path in Path("/sys/fs/bpf").rglob("*"))
+
+
 @pytest.fixture
-def chain_of(
-    node: Node,
-    request: pytest.FixtureRequest,
-    monkeypatch: pytest.MonkeyPatch,
-    tmp_path: Path,
-) -> Iterator[Callable[[Path], Chain]]:
-    """Our plugins of an example, with a NIC of the lab where it names eth0."""
+def nics(
+    node: Node, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> Iterator[Callable[[], SharedNic]]:
+    """NICs of the lab with what they lack, for this process and its children."""
     with ExitStack() as stack:
 
-        def make(example: Path) -> Chain:
-            conflist = json.loads(example.read_text())
-            common = {key: conflist[key] for key in ("cniVersion", "name")}
-            asked = {"runtimeConfig": ASKED[example.stem]} if example.stem in ASKED else {}
-            plugins = [
-                {**common, **plugin, **asked}
-                for plugin in conflist["plugins"]
-                if plugin["type"] == "netkit"
-            ]
-            chain = Chain(node, plugins, node.container())
-            for lease in [plugin["lease"] for plugin in plugins if "lease" in plugin]:
-                if not chain.nics:
-                    if lease.get("workload") == "af_xdp":
-                        request.getfixturevalue("xdp_program")
-                    nic = node.nic()
-                    kept = stack.enter_context(shared(FakeNic(nic), tmp_path))
-                    put_in(monkeypatch, cast(FakeNic, kept), judge.generic_family("ethtool"))
-                    chain.nics.append(kept)
-                    if role := lease.get("workload"):
-                        node.prepare(nic, role, "4-7")
-                lease["device"] = chain.nics[0].name
-            return chain
+        def make() -> SharedNic:
+            kept = stack.enter_context(shared(FakeNic(node.nic()), tmp_path))
+            put_in(monkeypatch, cast(FakeNic, kept), judge.generic_family("ethtool"))
+            return kept
 
         yield make
 
 
-@dataclass
-class Kills:
-    """Kills one call of a chain's, at many moments, and sees what becomes of it."""
-
-    chain: Chain
-    long: bool
-    what: str
-    prepare: Callable[[], None]
-    killed: Callable[[], int]
-    outcomes: Counter[str] = field(default_factory=Counter)
-    """How many were killed before and after a call, and what took away what was left."""
-
-    def all(self) -> None:
-        """At every moment, or at some."""
-        before = self.chain.world()
-        self.prepare()
-        whole = tracer.run(self.killed)
-        assert whole.status == 0, f"{self.what}, not killed: {whole}"
-        self.chain.delete()
-        assert self.chain.world() == before
-        for point in self._points(len(whole.calls)):
-            self._one(point, before)
-
-    def _points(self, calls: int) -> list[Point]:
-        every = [[Point(each, after) for each in range(calls)] for after in (False, True)]
-        return [point for each in every for point in (each if self.long else sample(each, FEW))]
-
-    def _one(self, point: Point, before: JSON) -> None:
-        self.prepare()
-        ended = tracer.run(self.killed, point)
-        assert ended.status is None, f"{self.what} was to be killed {point}: {ended}"
-        at = f"{self.what} was killed {point}, {ended.calls[-1]}"
-        left = difference(before, self.chain.world())
-        first, second = self.chain.collect, self.chain.delete
-        if point.after:
-            first, second = second, first
-        first()
-        by = "DEL" if point.after else "GC"
-        assert not difference(before, self.chain.world()), f"{at}; {by} left something of {left}"
-        second()
-        self.chain.add()
-        self.chain.delete()
-        assert not difference(before, self.chain.world()), f"{at}, and the next DEL left something"
-        self.outcomes["after a call" if point.after else "before one"] += 1
-        self.outcomes[f"cleaned by {by}" if left else "nothing left"] += 1
+@pytest.fixture
+def nic(nics: Callable[[], SharedNic]) -> SharedNic:
+    """One."""
+    return nics()
 
 
-def difference(before: JSON, after: JSON) -> JSON:
-    """What is not as it was."""
-    return {key: (before[key], after[key]) for key in before if before[key] != after[key]}
+@pytest.fixture
+def chain_of(
+    node: Node, nics: Callable[[], SharedNic], request: pytest.FixtureRequest
+) -> Callable[[Path], Chain]:
+    """Our plugins of an example, with a NIC of the lab where it names eth0."""
 
+    def make(example: Path) -> Chain:
+        conflist = json.loads(example.read_text())
+        common = {key: conflist[key] for key in ("cniVersion", "name")}
+        asked = {"runtimeConfig": ASKED[example.stem]} if example.stem in ASKED else {}
+        every = [{**common, **plugin, **asked} for plugin in conflist["plugins"]]
+        plugins = [plugin for plugin in every if plugin["type"] == "netkit"]
+        chain = Chain(node, plugins, node.container())
+        for lease in [plugin["lease"] for plugin in plugins if "lease" in plugin]:
+            lease["device"] = prepared(chain, lease.get("workload"))
+        return chain
 
-def told(what: str, outcomes: Counter[str]) -> str:
-    """A line of figures."""
-    return f"{what}: {', '.join(f'{count} {name}' for name, count in sorted(outcomes.items()))}"
+    def prepared(chain: Chain, role: str | None) -> str:
+        if not chain.nics:
+            chain.nics.append(nics())
+            if role == "af_xdp":
+                request.getfixturevalue("xdp_program")
+            if role:
+                node.prepare(chain.nics[0].name, role, "4-7")
+        return chain.nics[0].name
+
+    return make
 
 
 @pytest.mark.parametrize("after", [False, True])
@@ -208,8 +173,13 @@ def test_killed_where_it_is_meant(tmp_path: Path, after: bool) -> None:
         return 0
 
     ended = tracer.run(act, Point(2, after))
-    assert (ended.calls, ended.status) == (["mkdir"] * 3, None)
+    assert (ended.calls, ended.killed) == (["mkdir"] * 3, True)
     assert [name.exists() for name in names] == [True, True, after, False]
+
+
+def few(long: bool, number: int = FEW) -> int | None:
+    """At how many moments: None is all."""
+    return None if long else number
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
@@ -218,22 +188,125 @@ def test_killed_in_process(
 ) -> None:
     """ADD, DEL and GC of every example."""
     chain = chain_of(example)
-    # The first ADD of a node switches forwarding on, and makes folders.
-    chain.add()
-    chain.delete()
-    for verb, kills in verbs_of(chain, long):
-        kills.all()
-        figures.append(told(f"{verb} of {example.stem} in-process", kills.outcomes))
+    for kills in verbs_of(chain, InProcess(), example.stem):
+        figures.append(str(kills.run(few(long))))
 
 
-def verbs_of(chain: Chain, long: bool) -> Iterator[tuple[str, Kills]]:
+@pytest.mark.parametrize("place", [InAgent, InLauncher])
+def test_killed_in_agent_and_launcher(
+    chain_of: Callable[[Path], Chain],
+    launcher: Path,
+    tmp_path: Path,
+    place: type[InAgent | InLauncher],
+    long: bool,
+    figures: list[str],
+) -> None:
+    """The launcher says that it is not known; what a killed launcher asked for is not done later."""
+    for example in EXAMPLES if long else sample(EXAMPLES, 2):
+        for kills in verbs_of(chain_of(example), place(launcher, tmp_path), example.stem):
+            figures.append(str(kills.run(few(long))))
+
+
+def verbs_of(chain: Chain, place: Place, example: str) -> Iterator[Kills]:
     """Each verb of each of the chain's plugins; GC is the network's."""
+    # The first ADD of a node switches forwarding on, and makes folders.
+    chain.add_and_delete()
 
-    def of(verb: str, prepare: Callable[[], Any], killed: Callable[[], int]) -> tuple[str, Kills]:
-        return verb, Kills(chain, long, verb, prepare, killed)
+    def of(verb: str, plugin: JSON, prepare: Callable[[], None]) -> Kills:
+        def killed(point: Point | None, at_once: Callable[[], None]) -> Ended:
+            return place(chain.call(verb, plugin), point, at_once)
+
+        mends = (("GC", chain.collect), ("DEL", chain.delete))
+        what = f"{verb} of {example} {place.name}"
+        at_once = isinstance(place, InLauncher)
+        return Kills(what, chain.world, prepare, killed, mends, chain.add_and_delete, at_once)
 
     for number, plugin in enumerate(chain.plugins):
-        others = chain.plugins[:number]
-        yield of("ADD", partial(chain.add, others), partial(chain.add_one, plugin))
-        yield of("DEL", chain.add, partial(chain.delete_one, plugin))
-    yield of("GC", chain.add, partial(chain.collect_one, chain.plugins[0]))
+        yield of("ADD", plugin, partial(chain.add, chain.plugins[:number]))
+        yield of("DEL", plugin, chain.add)
+    yield of("GC", chain.plugins[0], chain.add)
+
+
+def command(*arguments: str) -> int:
+    """Run cni-netkit, quietly; its exit status."""
+    sys.argv = ["cni-netkit", *arguments]
+    with contextlib.redirect_stdout(io.StringIO()):
+        return admin.main()
+
+
+def works(*arguments: str) -> None:
+    """Run a command that must work."""
+    assert command(*arguments) == 0, arguments
+
+
+def in_child(*arguments: str) -> Callable[[Point | None, Callable[[], None]], Ended]:
+    """A command, to be killed."""
+
+    def killed(point: Point | None, at_once: Callable[[], None]) -> Ended:
+        return tracer.run(partial(command, *arguments), point)
+
+    return killed
+
+
+@pytest.mark.parametrize("role", ["io_uring", "af_xdp"])
+def test_killed_while_a_nic_is_prepared_or_restored(
+    nic: SharedNic, xdp_program: Path, role: str, long: bool, figures: list[str]
+) -> None:
+    """`nic restore` puts back everything, as often as it takes; the next `nic prepare` works."""
+    copy = ["--copy"] if role == "af_xdp" else []
+    options = [nic.name, "--role", role, "--queues", "4-7", *copy]
+    prepare, restore = ("nic", "prepare", *options), ("nic", "restore", nic.name)
+    judge.set_rings(nic.name, tcp_data_split=1, hds_thresh=100)
+
+    def world() -> JSON:
+        (link,) = judge.ip("link", "show", "dev", nic.name)
+        return {
+            **judge.world(),
+            "rings": judge.rings(nic.name),
+            "channels": judge.channels(nic.name),
+            "fake": (nic.table, nic.ntuple, nic.contexts, sorted(nic.rules)),
+            "xdp": link.get("xdp", {}).get("mode"),
+            "pins": pins(),
+        }
+
+    def put_back() -> None:
+        # There may be nothing to be put back, which is an error where somebody asks for it.
+        if Path(f"/var/lib/cni/netkit/nics/{nic.name}.json").exists():
+            works(*restore)
+
+    def again() -> None:
+        works(*prepare)
+        works(*restore)
+
+    mends = (("nic restore", put_back), ("nic restore", put_back))
+    again()
+    for words, before in ((prepare, put_back), (restore, partial(works, *prepare))):
+        what = f"{' '.join(words[:2])} for {role}"
+        kills = Kills(what, world, before, in_child(*words), mends, again)
+        figures.append(str(kills.run(few(long, 4))))
+
+
+def test_killed_while_leases_are_added_or_removed(
+    chain_of: Callable[[Path], Chain], nic: SharedNic, long: bool, figures: list[str]
+) -> None:
+    """GC or DEL of the container takes along what is half there."""
+    chain = chain_of(next(each for each in EXAMPLES if each.stem == "10-l3-pair"))
+    container = f"container-{chain.netns}"
+    chain.nics.append(nic)
+    add = ("lease", "add", container, "--device", nic.name, "--count", "2", "--flows", "address")
+    remove = ("lease", "remove", container)
+
+    def added() -> None:
+        chain.add()
+        works(*add)
+
+    def again() -> None:
+        added()
+        works(*remove)
+        chain.delete()
+
+    again()
+    mends = (("GC", chain.collect), ("DEL", chain.delete))
+    for words, before in ((add, chain.add), (remove, added)):
+        kills = Kills(" ".join(words[:2]), chain.world, before, in_child(*words), mends, again)
+        figures.append(str(kills.run(few(long, 4))))

@@ -6,6 +6,7 @@ threads (ptrace(2)), which stop only at calls that can change something outside 
 never heard of it.
 """
 
+import contextlib
 import ctypes
 import os
 import signal
@@ -106,10 +107,13 @@ class Point:
 
 @dataclass
 class Ended:
-    """What the child called, and how it ended: its exit status, or None where it was killed."""
+    """What a child called, whether it was killed at the point, or else its exit status."""
 
     calls: list[str] = field(default_factory=list)
+    killed: bool = False
     status: int | None = None
+    other: int | None = None
+    """The exit status of another child that ran meanwhile."""
 
 
 def run(action: Callable[[], int], point: Point | None = None) -> Ended:
@@ -149,24 +153,37 @@ class Tracer:
         self._ask(SETOPTIONS, child, TRACESYSGOOD | TRACECLONE | TRACESECCOMP | EXITKILL)
         self._go_on(child)
 
-    def follow(self) -> Ended:
-        """Until it has ended."""
-        while True:
-            who, status = os.waitpid(-self._child, ALL_CHILDREN)
+    def follow(self, other: int = 0) -> Ended:
+        """Until it has ended, and an `other` child, too, with which it ends at the latest."""
+        running = {self._child, other} - {0}
+        while running:
+            who, status = os.waitpid(-1, ALL_CHILDREN)
             if os.WIFSTOPPED(status):
                 self._stopped(who, status)
-            elif who == self._child:
-                if os.WIFEXITED(status):
-                    self.ended.status = os.WEXITSTATUS(status)
-                return self.ended
+            elif who in running:
+                running.remove(who)
+                self._ended(who, os.waitstatus_to_exitcode(status))
+        return self.ended
+
+    def _ended(self, who: int, status: int) -> None:
+        if who == self._child:
+            self.ended.status = status
+            return
+        self.ended.other = status
+        # Its end may be under way, or have been told.
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self._child, signal.SIGKILL)
+
+    def _kill(self) -> None:
+        self.ended.killed = True
+        os.kill(self._child, signal.SIGKILL)
 
     def _stopped(self, who: int, status: int) -> None:
         number = os.WSTOPSIG(status)
         if status >> 8 == AT_ENTRY:
             self._enters(who)
         elif number == AT_EXIT:
-            # It was asked for where this is the point, and there only.
-            os.kill(self._child, signal.SIGKILL)
+            self._kill()  # this stop was asked for where the point is, and there only
         elif number in (signal.SIGTRAP, signal.SIGSTOP):  # a thread begins
             self._go_on(who)
         else:
@@ -179,7 +196,7 @@ class Tracer:
             self.ended.calls.append(call)
         at = len(self.ended.calls) - 1
         if call and self._point == Point(at, after=False):
-            os.kill(self._child, signal.SIGKILL)
+            self._kill()
         else:
             due = bool(call) and self._point == Point(at, after=True)
             self._go_on(who, TO_EXIT if due else CONTINUE)
