@@ -16,6 +16,7 @@ from cni_netkit.nics.settings import (
     DATA_SPLIT,
     NTUPLE_FILTERS,
     SETTINGS,
+    XDP,
     Setting,
     differences,
     words,
@@ -119,6 +120,9 @@ def restore(host: Namespace, name: str) -> Restored:
             put_back = partial(setting.put_back, host, link, record.preparation, change.wanted)
             failures.run(f"put back {change}", put_back)
             done.changed.append(change)
+        if record.before.get(XDP.key) == "none":
+            # Pins of who was killed before the NIC had the program.
+            failures.run("remove the pins", partial(host.xdp.detach, name))
         failures.raise_first()
         store.remove(name)
         done.changed += assignments(record.preparation if record.complete else None, None)

@@ -189,6 +189,21 @@ def test_killed_at_any_point_then_prepared_again_or_restored(
     assert seen(nic) == before
 
 
+def test_restored_after_a_program_was_half_attached(
+    node: Node, host: Namespace, xdp_program: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed when the map was pinned and the NIC had no program yet: the pin goes, too."""
+    from cni_netkit.kernel.bpf.xdp import Xdp
+
+    nic = node.nic()
+    before = seen(nic)
+    monkeypatch.setattr(Xdp, "_create_link", dying(Xdp._create_link, iter(())))
+    assert killed_at(99, wanted(nic, **AF_XDP))
+    assert seen(nic)["pins"] == ["xsks"]
+    restore(host, nic)
+    assert seen(nic) == before
+
+
 def killed_at(point: int, preparation: Preparation) -> bool:
     """Prepare in a process that dies before its so many-th write or change; False: it did not."""
     child = os.fork()
