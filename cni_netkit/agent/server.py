@@ -104,6 +104,20 @@ class Agent:
         with contextlib.suppress(OSError):
             self._stop.send(b"\0")
 
+    @contextlib.contextmanager
+    def stopped_by(self, *numbers: int) -> Iterator[None]:
+        """Have signals end `serve`, also one that comes just before the main thread waits.
+
+        Python calls a handler when it comes to it, which may be after that; this it writes at once.
+        """
+        signal.set_wakeup_fd(self._stop.fileno(), warn_on_full_buffer=False)
+        try:
+            for number in numbers:
+                signal.signal(number, self.stop)
+            yield
+        finally:
+            signal.set_wakeup_fd(-1)
+
     def _is_idle(self) -> bool:
         return self._free == len(self._workers) and not self._waiting
 
@@ -221,10 +235,14 @@ def run(path: str = SOCKET) -> int:
     """
     _raise_limit_of_descriptors()
     inherited = _from_systemd()
-    with inherited or listen(path) as listener, nics.kept(), xsk.served(path):
+    with (
+        inherited or listen(path) as listener,
+        nics.kept(),
+        xsk.served(path),
+        contextlib.ExitStack() as stack,
+    ):
         agent = Agent(listener, inherited=inherited is not None)
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, agent.stop)
+        stack.enter_context(agent.stopped_by(signal.SIGTERM, signal.SIGINT))
         with deadline.within():
             release.sweep()
         # What is loaded by now stays: the collector need not look at it over and over. And hardly
