@@ -62,7 +62,6 @@ class Launched:
 
     launcher: Path
     folder: Path
-    name: str = ""
 
     @property
     def _socket(self) -> str:
@@ -87,10 +86,11 @@ class Launched:
             return tracer.fork(become, traced=traced)
 
 
+@dataclass
 class InAgent(Launched):
     """The agent, all of it, while a launcher waits for its answer."""
 
-    name = "in the agent"
+    name: str = "in the agent"
 
     def __call__(self, call: Call, point: Point | None, at_once: Callable[[], None]) -> Ended:
         """How it ended."""
@@ -118,10 +118,11 @@ class InAgent(Launched):
             assert error["details"]
 
 
+@dataclass
 class InLauncher(Launched):
     """The launcher, while the agent lives on. What comes next does not wait for that."""
 
-    name = "in the launcher"
+    name: str = "in the launcher"
 
     def __call__(self, call: Call, point: Point | None, at_once: Callable[[], None]) -> Ended:
         """How it ended."""
@@ -143,9 +144,9 @@ class InLauncher(Launched):
 
 def _serve(listener: socket.socket) -> int:
     agent = server.Agent(listener)
-    signal.signal(signal.SIGTERM, agent.stop)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
-    agent.serve()
+    with agent.stopped_by(signal.SIGTERM):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+        agent.serve()
     return 0
 
 

@@ -35,6 +35,8 @@ from tests.kernel.examples import EXAMPLES
 FEW = 1
 """Moments of each verb before a call, and as many after one, where there is no time for all."""
 
+VETH = next(each for each in EXAMPLES if each.stem == "40-veth-fallback")
+
 LIMITS = {"ingressRate": 10**6, "ingressBurst": 10**6, "egressRate": 10**6, "egressBurst": 10**6}
 ASKED: dict[str, JSON] = {
     "11-l2-pair": {"mac": "02:00:00:00:00:11", "ips": ["10.87.11.99"]},
@@ -160,6 +162,7 @@ def chain_of(
     return make
 
 
+@pytest.mark.any_kernel
 @pytest.mark.parametrize("after", [False, True])
 def test_killed_where_it_is_meant(tmp_path: Path, after: bool) -> None:
     """Before a call it was not carried out, after it it was; threads are killed, too."""
@@ -205,6 +208,22 @@ def test_killed_in_agent_and_launcher(
     for example in EXAMPLES if long else sample(EXAMPLES, 2):
         for kills in verbs_of(chain_of(example), place(launcher, tmp_path), example.stem):
             figures.append(str(kills.run(few(long))))
+
+
+@pytest.mark.any_kernel
+@pytest.mark.parametrize("place", [None, InAgent, InLauncher])
+def test_killed_with_veth(
+    chain_of: Callable[[Path], Chain],
+    launcher: Path,
+    tmp_path: Path,
+    place: type[InAgent | InLauncher] | None,
+    long: bool,
+    figures: list[str],
+) -> None:
+    """The same on the machine's own kernel, where every call takes a minute or two."""
+    made = place(launcher, tmp_path) if place else InProcess()
+    for kills in verbs_of(chain_of(VETH), made, VETH.stem):
+        figures.append(str(kills.run(few(long, 4))))
 
 
 def verbs_of(chain: Chain, place: Place, example: str) -> Iterator[Kills]:
