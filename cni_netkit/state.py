@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from cni_netkit import deadline
+from cni_netkit import deadline, log
 from cni_netkit.attachment import Attachment
 from cni_netkit.formats import Newer
 from cni_netkit.record import Record, cut_off
@@ -27,6 +27,8 @@ ROOT = Path("/var/lib/cni/netkit")
 
 NEW = ".new"
 """A record on its way to replace another."""
+
+DAMAGED = "a record cannot be read: what it was of is told by names"
 
 ADDED = ".added"
 """Folder beside a record, with an empty file named after each device that was added to it.
@@ -126,7 +128,8 @@ class Store:
             if error.errno in SHORTAGES:
                 raise self._failure(path, error, "read") from None
             return None
-        except ValueError:
+        except ValueError as error:
+            log.warning(DAMAGED, path=path, problem=str(error))
             return None
 
     def written(self, attachment: Attachment) -> float:

@@ -15,7 +15,7 @@ import os
 from collections.abc import Collection, Iterator, Sequence
 from functools import partial
 
-from cni_netkit import deadline
+from cni_netkit import deadline, log
 from cni_netkit.ipam.base import (
     Invocation,
     LeftBehind,
@@ -35,6 +35,7 @@ from cni_netkit.spec.words import shown
 LINE_BREAK = "\r\n"
 LAST_RESERVED = "last_reserved_ip."
 RESOLVER_BYTES = 64 << 10
+CUT_OFF = "a reservation was cut off while it was written: it is released"
 OWNER_BYTES = 4096
 """A container id and an interface name are a few hundred at most."""
 
@@ -141,6 +142,8 @@ class HostLocal:
             forget(self._folder)
             for _, path, owner in self._reservations():
                 if owner not in owners:
+                    if not _is_whole(owner):
+                        log.warning(CUT_OFF, path=path)
                     _unlink(path)
 
     def _requested(self) -> list[Address]:
@@ -226,7 +229,7 @@ class HostLocal:
         owners = Owners.remembered(self._folder)
         paths = [self._path(each) for each in known]
         for path in paths or self._owned_paths():
-            if not paths or self._is_ours(path):
+            if not paths or self._is_to_release(path):
                 _unlink(path)
                 if owners:
                     owners.remove(self._owner, os.path.basename(path))
@@ -234,9 +237,11 @@ class HostLocal:
             owners.remember()
 
     def _owned_paths(self) -> list[str]:
-        # Who writes holds the lock: a file without owner is of a writer that was killed.
-        mine = (self._owner, "")
-        found = [path for _, path, owner in self._reservations() if owner in mine]
+        found = [
+            path
+            for _, path, owner in self._reservations()
+            if owner == self._owner or self._is_cut_off(path, owner)
+        ]
         # Old versions of the reference plugin wrote the container id only.
         return found or [
             path
@@ -247,11 +252,34 @@ class HostLocal:
     def _path(self, address: str) -> str:
         return f"{self._folder}/{_name(address)}"
 
+    def _is_cut_off(self, path: str, owner: str, *, known: bool = False) -> bool:
+        """Whether a file is the beginning of ours, or of anybody's and no more than that.
+
+        Who writes holds the lock: it is of a writer that was killed, or the power failed, and there
+        may be zeroes where the rest was to be. The beginning of a container's id may be all of
+        another's, unless the address is `known` to be ours.
+        """
+        begin = owner.rstrip("\0")
+        certain = known or begin != owner or begin.startswith(self._invocation.container_id)
+        if owner == self._owner or (begin and not (certain and self._owner.startswith(begin))):
+            return False
+        if begin == self._invocation.container_id == owner and not known:
+            return False  # that is how old versions of the reference plugin wrote it
+        log.warning(CUT_OFF, path=path)
+        return True
+
     def _is_ours(self, path: str) -> bool:
         try:
             return _read(path) == self._owner
         except OSError:
             return False
+
+    def _is_to_release(self, path: str) -> bool:
+        try:
+            owner = _read(path)
+        except OSError:
+            return False
+        return owner == self._owner or self._is_cut_off(path, owner, known=True)
 
     def _owners(self) -> Owners:
         return Owners.remembered(self._folder) or Owners.read(
@@ -327,6 +355,11 @@ def _flock(descriptor: int, path: str) -> bool:
     except OSError as error:
         raise _io_failure(path, error) from None
     return True
+
+
+def _is_whole(owner: str) -> bool:
+    """Whether a file says more than the beginning of a container's id, as far as can be seen."""
+    return LINE_BREAK in owner and "\0" not in owner
 
 
 def _name(address: str) -> str:

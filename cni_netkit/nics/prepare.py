@@ -99,6 +99,7 @@ def restore(host: Namespace, name: str) -> Restored:
     with store.lock(name):
         record = store.load(name)
         if record is None:
+            store.remove(name)  # one that cannot be read
             return done
         link = host.links.get(name=name)
         if link is None or not record.is_of(link):

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from cni_netkit import state
+from cni_netkit import log, state
 from cni_netkit.formats import Format, Newer
 from cni_netkit.kernel.model import Link
 from cni_netkit.record import boot_id
@@ -17,6 +17,8 @@ ROOT = state.ROOT / "nics"
 """Beside the networks' folders; an attachment's record has a colon in its name."""
 
 FORMAT = Format()
+
+DAMAGED = "a NIC's record cannot be read: what the NIC was like before is not known"
 
 
 def instance_of(link: Link) -> list[Any]:
@@ -70,7 +72,8 @@ class NicStore:
             if error.errno in SHORTAGES:
                 raise OSError(error.errno, error.strerror, str(path)) from None
             return None
-        except (ValueError, TypeError, KeyError):
+        except (ValueError, TypeError, KeyError) as error:
+            log.warning(DAMAGED, path=str(path), problem=str(error))
             return None
 
     def save(self, record: NicRecord) -> None:

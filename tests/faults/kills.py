@@ -1,9 +1,12 @@
 """Where a request is carried out, to be killed there: in-process, in the agent, in the launcher."""
 
+import contextlib
+import io
 import json
 import os
 import signal
 import socket
+import sys
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -12,6 +15,7 @@ from pathlib import Path
 from random import sample
 from typing import NoReturn, Protocol
 
+from cni_netkit.admin import main as admin
 from cni_netkit.agent import server
 from tests.faults import tracer
 from tests.faults.tracer import Ended, Point, Tracer
@@ -148,6 +152,13 @@ def _serve(listener: socket.socket) -> int:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
         agent.serve()
     return 0
+
+
+def command(*arguments: str) -> int:
+    """Run cni-netkit, quietly; its exit status."""
+    sys.argv = ["cni-netkit", *arguments]
+    with contextlib.redirect_stdout(io.StringIO()):
+        return admin.main()
 
 
 @dataclass

@@ -6,10 +6,7 @@ has not begun the world is the same, so each state is tried with both. Short: so
 verb, at random; --long: every one.
 """
 
-import contextlib
-import io
 import json
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -21,11 +18,10 @@ from typing import cast
 
 import pytest
 
-from cni_netkit.admin import main as admin
 from tests.ethtool.fake import FakeNic
 from tests.ethtool.patched import put_in
 from tests.faults import tracer
-from tests.faults.kills import Call, InAgent, InLauncher, InProcess, Kills, Place
+from tests.faults.kills import Call, InAgent, InLauncher, InProcess, Kills, Place, command
 from tests.faults.shared import SharedNic, shared
 from tests.faults.tracer import Ended, Point
 from tests.kernel import judge
@@ -244,13 +240,6 @@ def verbs_of(chain: Chain, place: Place, example: str) -> Iterator[Kills]:
         yield of("ADD", plugin, partial(chain.add, chain.plugins[:number]))
         yield of("DEL", plugin, chain.add)
     yield of("GC", chain.plugins[0], chain.add)
-
-
-def command(*arguments: str) -> int:
-    """Run cni-netkit, quietly; its exit status."""
-    sys.argv = ["cni-netkit", *arguments]
-    with contextlib.redirect_stdout(io.StringIO()):
-        return admin.main()
 
 
 def works(*arguments: str) -> None:

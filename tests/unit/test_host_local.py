@@ -685,3 +685,23 @@ def test_what_cannot_be_taken_back_is_said(net: Network, monkeypatch: pytest.Mon
     assert net.reserved() == {"10.1.0.2": "c1 eth0", "10.2.0.2": "c2 eth0"}
     net.ipam(FOUR).delete()
     assert net.reserved() == {"10.2.0.2": "c2 eth0"}
+
+
+@pytest.mark.parametrize("text", ["", "c1", "c1\r\net", "c\0\0\0\0", "c1\r\neth0"])
+@pytest.mark.parametrize("known", [True, False])
+def test_delete_releases_what_was_cut_off(net: Network, text: str, known: bool) -> None:
+    """A power cut leaves the beginning of our own file, perhaps with zeroes behind."""
+    net.folder.mkdir(parents=True)
+    (net.folder / "10.1.0.2").write_text(text, newline="")
+    net.ipam({"ranges": [[FOUR]]}).delete(["10.1.0.2/24"] if known else ())
+    assert "10.1.0.2" not in net.reserved()
+
+
+@pytest.mark.parametrize("text", ["c2\r\neth0", "c2", "c2\0\0", "c1\r\neth01"])
+@pytest.mark.parametrize("known", [True, False])
+def test_delete_leaves_what_was_cut_off_of_others(net: Network, text: str, known: bool) -> None:
+    """It does not begin as ours."""
+    net.folder.mkdir(parents=True)
+    (net.folder / "10.1.0.2").write_text(text, newline="")
+    net.ipam({"ranges": [[FOUR]]}).delete(["10.1.0.2/24"] if known else ())
+    assert "10.1.0.2" in net.reserved()
