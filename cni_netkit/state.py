@@ -91,18 +91,22 @@ class Store:
                 f"of {record.attachment}",
                 f"no file can be named {names[1]}: that takes {NAME_BYTES} bytes at most",
             )
+        # Before the record: a DEL of what it is added to must find it whoever dies when. And after
+        # it, since that DEL removes what there is no record of.
+        self._note(record)
         try:
             self._write(path, record, os.O_EXCL)
         except FileExistsError:
+            self._take_back_note(record)
             raise CNIError(
                 Code.ALREADY_EXISTS,
                 f"{record.attachment} is attached already",
                 f"its record is {path}; DEL it first",
             ) from None
         except OSError as error:
+            self._remove_notes(record.base)
             raise self._failure(path, error) from None
-        if record.added_to is not None:
-            self._note(record)
+        self._note(record)
 
     def update(self, record: Record) -> None:
         """Replace a record; whoever reads it meanwhile sees the old or the new one."""
@@ -149,14 +153,25 @@ class Store:
         if added_to is not None:
             folder = self._path(replace(attachment, ifname=added_to)) + ADDED
             notes = [f"{folder}/{attachment.ifname}"]
-        for each in (*notes, path + NEW, path):
+        for each in (path + NEW, path, *notes):
             with _absent():
                 os.unlink(each)
-        with contextlib.suppress(OSError):  # mostly none, or a folder with notes of others
-            os.unlink(path + ADDED)
+        self._remove_notes(attachment)
         if notes:
             with contextlib.suppress(OSError):  # others have been added
                 os.rmdir(folder)
+
+    def _remove_notes(self, attachment: Attachment) -> None:
+        """Those of which there is no record; mostly there are none at all."""
+        folder = self._path(attachment) + ADDED
+        with contextlib.suppress(OSError):
+            try:
+                for name in os.listdir(folder):
+                    if not os.path.exists(self._path(replace(attachment, ifname=name))):
+                        os.unlink(f"{folder}/{name}")
+                os.rmdir(folder)
+            except NotADirectoryError:
+                os.unlink(folder)
 
     def all(self, network: str | None = None) -> Iterator[Record]:
         """Every record, or every one of a network; not those that a newer release wrote."""
@@ -253,19 +268,31 @@ class Store:
             os.close(descriptor)
 
     def _note(self, record: Record) -> None:
+        if record.added_to is None:
+            return
         folder = self._path(record.base) + ADDED
         flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC
         try:
             while True:
-                with contextlib.suppress(FileExistsError):
-                    os.mkdir(folder, 0o700)
+                os.makedirs(folder, 0o700, exist_ok=True)
                 # The folder goes with the last that is in it: then once more.
                 with contextlib.suppress(FileNotFoundError):
                     os.close(os.open(f"{folder}/{record.attachment.ifname}", flags, 0o600))
                     return
         except OSError as error:
-            os.unlink(self._path(record.attachment))
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(self._path(record.attachment))
             raise self._failure(folder, error) from None
+
+    def _take_back_note(self, record: Record) -> None:
+        """Unless it is of what was added before."""
+        if record.added_to is None:
+            return
+        folder = self._path(record.base) + ADDED
+        with contextlib.suppress(OSError, CNIError):
+            if record.attachment not in [each.attachment for each in self.added_to(record.base)]:
+                os.unlink(f"{folder}/{record.attachment.ifname}")
+                os.rmdir(folder)
 
     def _failure(self, path: str, error: OSError, verb: str = "write") -> CNIError:
         return CNIError(

@@ -446,3 +446,24 @@ def test_a_field_of_another_type(field: str, value: object) -> None:
     fields = json.loads(record().dump())
     with pytest.raises(ValueError, match=field):
         Record.load(json.dumps({**fields, field: value}).encode())
+
+
+def test_what_is_added_is_found_whoever_dies(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed before its record was written, or when that was gone: the note is there, and goes."""
+    added = record(Attachment("net", "c1", "rxq0"), added_to="eth0")
+    note = file_of(tmp_path).with_suffix(".json.added") / "rxq0"
+    store.create(record(FIRST))
+    with monkeypatch.context() as patch:
+        patch.setattr(Store, "_write", die)
+        with pytest.raises(KeyboardInterrupt):
+            store.create(added)
+    assert note.exists()
+    store.remove(FIRST)
+    assert not list(note.parent.parent.iterdir())
+
+
+def die(*_arguments: object) -> None:
+    """As a signal comes."""
+    raise KeyboardInterrupt
