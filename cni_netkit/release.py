@@ -56,7 +56,10 @@ def _release(request: Request, store: Store, attachment: Attachment, record: Rec
                 partial(_release_added, request, store, added.attachment),
             )
         undo.run().raise_first()
-        store.remove(attachment, record.added_to if record else None)
+        if record is None:
+            store.remove_unread(attachment)
+        else:
+            store.remove(attachment, record.added_to)
 
 
 def _is_of_the_add(found: Namespace, record: Record | None) -> bool:

@@ -161,6 +161,17 @@ class Store:
             with contextlib.suppress(OSError):  # others have been added
                 os.rmdir(folder)
 
+    def remove_unread(self, attachment: Attachment) -> None:
+        """Forget an attachment whose record cannot be read, if it has one."""
+        path = self._path(attachment)
+        if os.path.lexists(path):  # then it does not say what it was added to
+            beside = f"{attachment.network}/{attachment.container_id}:*.json{ADDED}"
+            for note in self._root.glob(f"{beside}/{attachment.ifname}"):
+                with contextlib.suppress(OSError):  # others have been added
+                    note.unlink()
+                    note.parent.rmdir()
+        self.remove(attachment)
+
     def _remove_notes(self, attachment: Attachment) -> None:
         """Those of which there is no record; mostly there are none at all."""
         folder = self._path(attachment) + ADDED

@@ -464,6 +464,15 @@ def test_what_is_added_is_found_whoever_dies(
     assert not list(note.parent.parent.iterdir())
 
 
+def test_the_note_of_what_cannot_be_read_goes_too(store: Store, tmp_path: Path) -> None:
+    """Its record does not say what it was added to."""
+    added = record(Attachment("net", "c1", "rxq0"), added_to="eth0")
+    store.create(added)
+    file_of(tmp_path, added.attachment).write_bytes(b"")
+    store.remove_unread(added.attachment)
+    assert not list((tmp_path / "netkit" / "net").iterdir())
+
+
 def die(*_arguments: object) -> None:
     """As a signal comes."""
     raise KeyboardInterrupt
