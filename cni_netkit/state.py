@@ -285,7 +285,8 @@ class Store:
         flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC
         try:
             while True:
-                os.makedirs(folder, 0o700, exist_ok=True)
+                with contextlib.suppress(FileExistsError):
+                    os.makedirs(folder, 0o700)
                 # The folder goes with the last that is in it: then once more.
                 with contextlib.suppress(FileNotFoundError):
                     os.close(os.open(f"{folder}/{record.attachment.ifname}", flags, 0o600))
