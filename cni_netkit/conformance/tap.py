@@ -1,4 +1,4 @@
-"""The report as TAP version 14 (testanything.org), which prove(1) and CI systems read."""
+"""The report as TAP version 14 (testanything.org); what knows 13 only reads it, too, and says so."""
 
 import json
 from collections.abc import Iterator
