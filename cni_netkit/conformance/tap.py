@@ -1,4 +1,4 @@
-"""The report as TAP version 14 (testanything.org); what knows 13 only reads it, too, and says so."""
+"""The report as TAP version 14; what knows 13 alone, such as prove(1), reads it and says so."""
 
 import json
 from collections.abc import Iterator
