@@ -34,6 +34,12 @@ SOCKET = "/run/cni-netkit/agent.sock"
 WORKERS = 128
 """Most of them wait for the kernel, for example for deletions that are carried out together."""
 
+LARGE_BYTES = 1 << 20
+"""A request of more waits for others like it. Most have some kilobytes; `wire` allows 24 MiB."""
+
+MEMORY_BYTES = 64 << 20
+"""Of all large requests together."""
+
 WAITING = 1024
 """Requests accepted and not begun; more are told to come again (error 11)."""
 
@@ -256,22 +262,53 @@ def run(path: str = SOCKET) -> int:
     return 0
 
 
+class Memory:
+    """What all large requests together may take."""
+
+    def __init__(self, size: int) -> None:
+        self._left = size
+        self._changed = threading.Condition()
+
+    @contextlib.contextmanager
+    def taken(self, size: int, until: float) -> Iterator[None]:
+        """So many bytes; who comes too late waits. Raises `WireError` after that moment."""
+        with self._changed:
+            seconds = max(until - time.monotonic(), 0.0)
+            if not self._changed.wait_for(lambda: self._left >= size, seconds):
+                raise wire.WireError(f"there was no room for a request of {size} bytes in time")
+            self._left -= size
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._left += size
+                self._changed.notify_all()
+
+
+_memory = Memory(MEMORY_BYTES)
+
+
 def _answer(connection: socket.socket, seconds: float) -> None:
-    try:
-        request = wire.receive_request(connection, time.monotonic() + wire.REQUEST_SECONDS)
-    except wire.WireError as error:
-        log.warning("no request came", problem=str(error))
-        _send(connection, 1, _error(Code.TRY_AGAIN_LATER, str(error)))
-        return
-    try:
+    until = time.monotonic() + wire.REQUEST_SECONDS
+    with contextlib.ExitStack() as stack:
+
+        def reserve(size: int) -> None:
+            if size > LARGE_BYTES:
+                stack.enter_context(_memory.taken(size, until))
+
+        try:
+            request = wire.receive_request(connection, until, reserve)
+        except wire.WireError as error:
+            log.warning("no request came", problem=str(error))
+            _send(connection, 1, _error(Code.TRY_AGAIN_LATER, str(error)))
+            return
+        for descriptor in request.descriptors:
+            stack.callback(os.close, descriptor)
         waits = partial(_waits, connection)
         with deadline.within(seconds, waits), turns.held():
             answer = verbs.handle(
                 request.environment, BytesIO(request.stdin).read, request.netns, request.route
             )
-    finally:
-        for descriptor in request.descriptors:
-            os.close(descriptor)
     output = b"" if answer.output is None else json.dumps(answer.output).encode() + b"\n"
     _send(connection, answer.status, output)
 

@@ -39,7 +39,7 @@ import os
 import socket
 import struct
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -101,8 +101,13 @@ class WireAnswer:
     output: bytes
 
 
-def receive_request(sock: socket.socket, deadline: float) -> WireRequest:
-    """Receive one request. Raises `WireError`; then no descriptor that came with it is open."""
+def receive_request(
+    sock: socket.socket, deadline: float, reserve: Callable[[int], None] = lambda _: None
+) -> WireRequest:
+    """Receive one request. Raises `WireError`; then no descriptor that came with it is open.
+
+    `reserve` is told how many bytes it has, before they are received; what it raises is passed on.
+    """
     with _failing_as("the request was not received"):
         data, descriptors, complete = _receive_first(sock, deadline)
         try:
@@ -121,6 +126,7 @@ def receive_request(sock: socket.socket, deadline: float) -> WireRequest:
                     f"a request announces {announced} descriptors ({DESCRIPTORS} at most), and "
                     f"{len(descriptors)} came: is the limit of open files too low?"
                 )
+            reserve(environment_length + stdin_length)
             body = _REQUEST.size + environment_length
             _fill(sock, data, body + stdin_length, deadline)
             if len(data) > body + stdin_length:

@@ -349,6 +349,31 @@ def test_nobody_waits_for_who_says_nothing(monkeypatch: pytest.MonkeyPatch, path
             assert wire.receive_answer(each, soon()).status == 0
 
 
+def test_large_requests_wait_for_each_other(
+    agent: Agent, path: str, handler: Handler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What all have together has a bound; small ones go on, and who waits too long is told so."""
+    monkeypatch.setattr(server, "_memory", server.Memory(30 << 20))
+    large = WireRequest({"CNI_COMMAND": "large"}, b"x" * (15 << 20))
+    with ExitStack() as stack:
+        first, second = (stack.enter_context(connect(path)) for _ in range(2))
+        wire.send_request(first, large, soon())
+        wait_for(lambda: handler.begun, "the first one is at work")
+        monkeypatch.setattr(wire, "REQUEST_SECONDS", 0.3)
+        with suppress(wire.WireError):
+            wire.send_request(second, large, soon())
+        small = stack.enter_context(connect(path))
+        wire.send_request(small, VERSION, soon())
+        wait_for(lambda: len(handler.begun) == 2, "the small one is at work")
+        assert (
+            "no room for a request of 15728658" in error(wire.receive_answer(second, soon()))["msg"]
+        )
+        handler.go.set()
+        assert wire.receive_answer(first, soon()).status == 0
+        assert wire.receive_answer(small, soon()).status == 0
+    assert ask(path, large).status == 0
+
+
 def test_silence_ends_at_its_deadline(
     agent: Agent, path: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
