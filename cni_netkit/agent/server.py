@@ -35,7 +35,7 @@ WORKERS = 128
 """Most of them wait for the kernel, for example for deletions that are carried out together."""
 
 LARGE_BYTES = 1 << 20
-"""A request of more waits for others like it. Most have some kilobytes; `wire` allows 24 MiB."""
+"""For more than that there is not always room. Most have some kilobytes; `wire` allows 24 MiB."""
 
 MEMORY_BYTES = 64 << 20
 """Of all large requests together."""
@@ -267,36 +267,34 @@ class Memory:
 
     def __init__(self, size: int) -> None:
         self._left = size
-        self._changed = threading.Condition()
+        self._guard = threading.Lock()
 
     @contextlib.contextmanager
-    def taken(self, size: int, until: float) -> Iterator[None]:
-        """So many bytes; who comes too late waits. Raises `WireError` after that moment."""
-        with self._changed:
-            seconds = max(until - time.monotonic(), 0.0)
-            if not self._changed.wait_for(lambda: self._left >= size, seconds):
-                raise wire.WireError(f"there was no room for a request of {size} bytes in time")
+    def taken(self, size: int) -> Iterator[None]:
+        """So many bytes. Raises `WireError` where there are not as many left."""
+        with self._guard:
+            if size > self._left:
+                raise wire.WireError(f"there is no room for a request of {size} bytes just now")
             self._left -= size
         try:
             yield
         finally:
-            with self._changed:
+            with self._guard:
                 self._left += size
-                self._changed.notify_all()
 
 
 _memory = Memory(MEMORY_BYTES)
 
 
 def _answer(connection: socket.socket, seconds: float) -> None:
-    until = time.monotonic() + wire.REQUEST_SECONDS
     with contextlib.ExitStack() as stack:
 
         def reserve(size: int) -> None:
             if size > LARGE_BYTES:
-                stack.enter_context(_memory.taken(size, until))
+                stack.enter_context(_memory.taken(size))
 
         try:
+            until = time.monotonic() + wire.REQUEST_SECONDS
             request = wire.receive_request(connection, until, reserve)
         except wire.WireError as error:
             log.warning("no request came", problem=str(error))

@@ -42,6 +42,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from math import inf
 
 from cni_netkit.agent import sockets
 
@@ -51,6 +52,9 @@ OUTPUT_LIMIT = 16 << 20
 ENVIRONMENT_LIMIT = 8 << 20
 REQUEST_SECONDS = 19.0
 """INPUT_MS and SEND_MS of the launcher."""
+PAUSE_SECONDS = 2.0
+"""At most between two parts of a request: all of it is there when a launcher sends the first."""
+
 ANSWER_SECONDS = 90.0
 """RECEIVE_MS of the launcher."""
 
@@ -111,7 +115,7 @@ def receive_request(
     with _failing_as("the request was not received"):
         data, descriptors, complete = _receive_first(sock, deadline)
         try:
-            _fill(sock, data, _REQUEST.size, deadline)
+            _fill(sock, data, _REQUEST.size, deadline, PAUSE_SECONDS)
             magic, version, announced, netns_error, *lengths = _REQUEST.unpack_from(data)
             _check(magic, _REQUEST_MAGIC, version)
             environment_length, stdin_length = lengths
@@ -128,7 +132,7 @@ def receive_request(
                 )
             reserve(environment_length + stdin_length)
             body = _REQUEST.size + environment_length
-            _fill(sock, data, body + stdin_length, deadline)
+            _fill(sock, data, body + stdin_length, deadline, PAUSE_SECONDS)
             if len(data) > body + stdin_length:
                 raise WireError(
                     f"a request has more than the {body + stdin_length} bytes it announces"
@@ -202,10 +206,12 @@ def _receive_first(sock: socket.socket, deadline: float) -> tuple[bytearray, lis
     return bytearray(data), descriptors, complete
 
 
-def _fill(sock: socket.socket, data: bytearray, whole: int, deadline: float) -> None:
-    """Receive until `data` has `whole` bytes."""
+def _fill(
+    sock: socket.socket, data: bytearray, whole: int, deadline: float, pause: float = inf
+) -> None:
+    """Receive until `data` has `whole` bytes; `pause`: seconds at most for the next of them."""
     while len(data) < whole:
-        sock.settimeout(_left(deadline))
+        sock.settimeout(min(_left(deadline), pause))
         more = sock.recv(min(whole - len(data), _CHUNK))
         if not more:
             raise WireError(f"the peer hung up after {len(data)} of {whole} bytes")

@@ -349,17 +349,16 @@ def test_nobody_waits_for_who_says_nothing(monkeypatch: pytest.MonkeyPatch, path
             assert wire.receive_answer(each, soon()).status == 0
 
 
-def test_large_requests_wait_for_each_other(
+def test_large_requests_have_a_bound_together(
     agent: Agent, path: str, handler: Handler, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What all have together has a bound; small ones go on, and who waits too long is told so."""
+    """Small ones go on beside them; who has no room is told to come again."""
     monkeypatch.setattr(server, "_memory", server.Memory(30 << 20))
     large = WireRequest({"CNI_COMMAND": "large"}, b"x" * (15 << 20))
     with ExitStack() as stack:
         first, second = (stack.enter_context(connect(path)) for _ in range(2))
         wire.send_request(first, large, soon())
         wait_for(lambda: handler.begun, "the first one is at work")
-        monkeypatch.setattr(wire, "REQUEST_SECONDS", 0.3)
         with suppress(wire.WireError):
             wire.send_request(second, large, soon())
         small = stack.enter_context(connect(path))
@@ -372,6 +371,18 @@ def test_large_requests_wait_for_each_other(
         assert wire.receive_answer(first, soon()).status == 0
         assert wire.receive_answer(small, soon()).status == 0
     assert ask(path, large).status == 0
+
+
+def test_who_has_begun_must_go_on(
+    small: None, agent: Agent, path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A launcher sends all it has at once: one that stops in between holds a worker no longer."""
+    monkeypatch.setattr(wire, "REQUEST_SECONDS", 10 * DEADLINE)
+    monkeypatch.setattr(wire, "PAUSE_SECONDS", 0.1)
+    with connect(path) as begun:
+        begun.sendall(b"NKRQ")
+        assert ask(path).status == 0
+        assert "not received in time" in error(wire.receive_answer(begun, soon()))["msg"]
 
 
 def test_silence_ends_at_its_deadline(

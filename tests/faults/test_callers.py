@@ -1,0 +1,81 @@
+"""Who may call the agent calls too often, says nothing, or only begins: honest requests go on."""
+
+import socket
+import struct
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+import pytest
+
+from tests.endurance.agent import AgentProcess
+from tests.kernel.conftest import Conf, Node
+
+CALLERS, OF_EACH = 8, 50
+BEGUN = struct.pack("!4sHHIII", b"NKRQ", 1, 0, 0, 8 << 20, 16 << 20)
+"""The head of the largest request that there can be (cni_netkit/agent/wire.py)."""
+
+CALL = """
+import resource, socket, sys
+resource.setrlimit(resource.RLIMIT_NOFILE, (4096, 4096))
+path, number, sent = sys.argv[1], int(sys.argv[2]), bytes.fromhex(sys.argv[3])
+kept = []
+for _ in range(number):
+    kept.append(socket.socket(socket.AF_UNIX))
+    kept[-1].connect(path)
+    kept[-1].sendall(sent)
+print("called", flush=True)
+sys.stdin.read()
+"""
+
+
+@contextmanager
+def callers(path: str, number: int, sent: bytes) -> Iterator[None]:
+    """Some processes, each with so many connections on which it has sent something, or nothing."""
+    command = [sys.executable, "-c", CALL, path, str(number), sent.hex()]
+    with ExitStack() as stack:
+        for _ in range(CALLERS):
+            process = stack.enter_context(
+                subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+            )
+            stack.callback(process.kill)
+            assert process.stdout is not None
+            assert process.stdout.readline() == b"called\n"
+        yield
+
+
+@pytest.mark.parametrize("sent", [b"", BEGUN], ids=["silent", "begun"])
+def test_honest_requests_go_on(
+    node: Node, agent: AgentProcess, conf: Conf, sent: bytes, figures: list[str]
+) -> None:
+    """While 400 connections of others are open; the time it takes is a figure."""
+    c = node.container()
+    node.add(conf(), c)
+    assert node.call("DEL", conf(), c).ok
+
+    def once() -> float:
+        began = time.monotonic()
+        node.add(conf(), c)
+        assert node.call("DEL", conf(), c).ok
+        return time.monotonic() - began
+
+    alone = once()
+    with callers(agent.socket, OF_EACH, sent):
+        beside = once()
+    what = "have begun with a request of 24 MiB" if sent else "say nothing"
+    figures.append(
+        f"ADD and DEL while {CALLERS * OF_EACH} connections {what}: {beside:.2f} s, alone {alone:.2f} s"
+    )
+
+
+def test_one_process_is_refused_beyond_its_bound(
+    node: Node, agent: AgentProcess, conf: Conf
+) -> None:
+    """1400 of one process: it keeps its 64, and the agent needs no more descriptors than those."""
+    with callers(agent.socket, 175, b""), socket.socket(socket.AF_UNIX) as one:
+        one.connect(agent.socket)
+        c = node.container()
+        node.add(conf(), c)
+        assert node.call("DEL", conf(), c).ok
