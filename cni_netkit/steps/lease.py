@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from cni_netkit import deadline, turns
+from cni_netkit.attachment import bears
 from cni_netkit.kernel.errors import KernelError, NoNamespace
 from cni_netkit.outcome import Outcome
 from cni_netkit.spec.errors import CNIError, Code
@@ -16,6 +17,7 @@ from cni_netkit.steps.base import difference, missing_nic
 
 if TYPE_CHECKING:
     from cni_netkit.context import Context
+    from cni_netkit.kernel.model import Link
 
 CLOSING_SECONDS = 1.0
 """For the kernel to be done with AF_XDP sockets that are closed; it takes less than a millisecond
@@ -71,6 +73,8 @@ class Leases:
         )
         if nic is None or context.container is None:
             return
+        if not outcome.host_index:
+            self._end_disguised(context, outcome, nic)
         queues, holder = [queue for queue, _ in outcome.leases], context.container.netns
         until = time.monotonic() + CLOSING_SECONDS
         # A release goes on whatever there may be in the way of looking.
@@ -80,6 +84,22 @@ class Leases:
                     return
                 with turns.yielded():
                     time.sleep(deadline.PAUSE)
+
+    def _end_disguised(self, context: Context, outcome: Outcome, nic: Link) -> None:
+        """Delete a single device that does not look like ours any more, or is elsewhere.
+
+        A container that may do so takes our mark off its device, or moves it. Leases it can neither
+        make nor change: the one that is at our device's index in our container is ours.
+        """
+        own = context.host.known_id_of(context.inside)
+        for queue in context.host.queues.all(nic.index):
+            if [queue.number, queue.leased_queue] not in outcome.leases:
+                continue
+            index, where = queue.leased_index, queue.netns_id
+            found = context.host.links.get(index=index or 0, nsid=where)
+            in_place = (index, where) == (outcome.container_index, own)
+            if found and in_place != bears(found.alias, context.attachment.alias):
+                context.host.links.delete(found, where)
 
     def check(self, context: Context, outcome: Outcome) -> None:
         """From both sides: the NIC's queue points at ours, and ours exists; the alias says so."""

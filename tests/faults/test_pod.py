@@ -1,6 +1,7 @@
 """A pod that is root in its namespace plays pranks: it harms nobody else, and is got rid of all the same."""
 
 import os
+import random
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -76,8 +77,10 @@ def hidden_namespace() -> Iterator[str]:
         judge.wait_for(
             lambda: os.stat(f"/proc/{process.pid}/ns/net").st_ino != own, "it has left ours"
         )
-        yield str(process.pid)
-        process.kill()
+        try:
+            yield str(process.pid)
+        finally:
+            process.kill()
 
 
 def play(prank: str, pod: Pod, other: Pod, hidden: str) -> None:
@@ -96,35 +99,32 @@ def play(prank: str, pod: Pod, other: Pod, hidden: str) -> None:
     )
 
 
-@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("prank", PRANKS)
-def test_prank(node: Node, conf: Conf, kind: str, prank: str, figures: list[str]) -> None:
+def test_prank(node: Node, conf: Conf, prank: str, long: bool) -> None:
     """CHECK tells, DEL and GC work, and nothing that is another's changes; in the end nothing is left."""
     nic = node.nic()
-    empty = node.container()
     begin = judge.world()
     others = [attached(node, conf, nic, each) for each in ("l3 pair", "single with leases")]
     names = [each.name for each in others]
     before = judge.world(*names)
-    pod = attached(node, conf, nic, kind)
-    with hidden_namespace() as hidden:
-        for other in others:
-            with suppress(subprocess.CalledProcessError):
-                play(PRANKS[prank], pod, other, hidden)
-        answer = node.check(pod.conf, pod.name, pod.result)
-        assert answer.status == 0 or answer.error["code"] == 105
-        for other in others:
-            assert node.check(other.conf, other.name, other.result).ok
-        assert node.call("DEL", pod.conf, pod.name).ok
-        assert node.call("DEL", pod.conf, "", cid=f"container-{pod.name}").ok
-        valid = [{"containerID": f"container-{name}", "ifname": "eth0"} for name in names]
-        assert node.call("GC", {**pod.conf, "cni.dev/valid-attachments": valid}).ok
-        assert judge.world(*names) == before
-        for other in others:
-            assert node.check(other.conf, other.name, other.result).ok
-        assert judge.pings(others[0].result["ips"][0]["address"].partition("/")[0])
-        again = node.add(pod.conf, empty)
-        assert node.check(pod.conf, empty, again).ok
+    valid = [{"containerID": f"container-{name}", "ifname": "eth0"} for name in names]
+    for kind in KINDS if long else random.sample(list(KINDS), 2):
+        pod = attached(node, conf, nic, kind)
+        with hidden_namespace() as hidden:
+            for other in others:
+                # Where a kind does not allow it, the prank ends there.
+                with suppress(subprocess.CalledProcessError):
+                    play(PRANKS[prank], pod, other, hidden)
+            answer = node.check(pod.conf, pod.name, pod.result)
+            assert answer.status == 0 or answer.error["code"] == 105, kind
+            for other in others:
+                assert node.check(other.conf, other.name, other.result).ok, kind
+            assert node.call("DEL", pod.conf, pod.name).ok, kind
+            assert node.call("DEL", pod.conf, "", cid=f"container-{pod.name}").ok, kind
+            assert node.call("GC", {**pod.conf, "cni.dev/valid-attachments": valid}).ok, kind
+            assert judge.world(*names) == before, kind
+            for other in others:
+                assert node.check(other.conf, other.name, other.result).ok, kind
+            assert judge.pings(others[0].result["ips"][0]["address"].partition("/")[0])
     assert node.call("GC", {**pod.conf, "cni.dev/valid-attachments": []}).ok
-    after = judge.world()
-    assert after == begin
+    assert judge.world() == begin
