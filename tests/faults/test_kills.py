@@ -219,7 +219,7 @@ def test_killed_with_veth(
     """The same on the machine's own kernel, where every call takes a minute or two."""
     made = place(launcher, tmp_path) if place else InProcess()
     for kills in verbs_of(chain_of(VETH), made, VETH.stem):
-        figures.append(str(kills.run(few(long, 4))))
+        figures.append(str(kills.run(few(long, 2))))
 
 
 def verbs_of(chain: Chain, place: Place, example: str) -> Iterator[Kills]:
@@ -291,7 +291,7 @@ def test_killed_while_a_nic_is_prepared_or_restored(
     for words, before in ((prepare, put_back), (restore, partial(works, *prepare))):
         what = f"{' '.join(words[:2])} for {role}"
         kills = Kills(what, world, before, in_child(*words), mends, again)
-        figures.append(str(kills.run(few(long, 4))))
+        figures.append(str(kills.run(few(long, 2))))
 
 
 def test_killed_while_leases_are_added_or_removed(
@@ -317,4 +317,4 @@ def test_killed_while_leases_are_added_or_removed(
     mends = (("GC", chain.collect), ("DEL", chain.delete))
     for words, before in ((add, chain.add), (remove, added)):
         kills = Kills(" ".join(words[:2]), chain.world, before, in_child(*words), mends, again)
-        figures.append(str(kills.run(few(long, 4))))
+        figures.append(str(kills.run(few(long, 2))))
