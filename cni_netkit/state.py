@@ -124,8 +124,7 @@ class Store:
         """
         path = self._path(attachment)
         try:
-            with open(path, "rb") as file:
-                return _of(attachment, file.read())
+            return _of(attachment, _read(path))
         except Newer as newer:
             raise NewerRecord(attachment, path, newer).refusal from None
         except OSError as error:
@@ -152,7 +151,7 @@ class Store:
         notes = []
         if added_to is not None:
             folder = self._path(replace(attachment, ifname=added_to)) + ADDED
-            notes = [f"{folder}/{attachment.ifname}"]
+            notes = [] if os.path.islink(folder) else [f"{folder}/{attachment.ifname}"]
         for each in (path + NEW, path, *notes):
             with _absent():
                 os.unlink(each)
@@ -167,6 +166,8 @@ class Store:
         if os.path.lexists(path):  # then it does not say what it was added to
             beside = f"{attachment.network}/{attachment.container_id}:*.json{ADDED}"
             for note in self._root.glob(f"{beside}/{attachment.ifname}"):
+                if note.parent.is_symlink():
+                    continue
                 with contextlib.suppress(OSError):  # others have been added
                     note.unlink()
                     note.parent.rmdir()
@@ -177,6 +178,8 @@ class Store:
         folder = self._path(attachment) + ADDED
         with contextlib.suppress(OSError):
             try:
+                if os.path.islink(folder):
+                    raise NotADirectoryError
                 for name in os.listdir(folder):
                     if not os.path.exists(self._path(replace(attachment, ifname=name))):
                         os.unlink(f"{folder}/{name}")
@@ -195,13 +198,17 @@ class Store:
         in that is abandoned and names the attachment: to be released like others.
         """
         for path in sorted(self._root.glob(f"{network or '*'}/*:*.json")):
+            if path.parent.is_symlink():
+                continue
+            attachment = _attachment_of(path)
             try:
-                data = path.read_bytes()
+                data = _read(str(path))
             except OSError as error:
                 if error.errno in SHORTAGES:
                     raise self._failure(str(path), error, "read") from None
+                if error.errno == errno.ELOOP:
+                    yield DamagedRecord(attachment, str(path), "it is a symbolic link")
                 continue
-            attachment = _attachment_of(path)
             try:
                 yield _of(attachment, data)
             except Newer as newer:
@@ -215,8 +222,9 @@ class Store:
     def added_to(self, attachment: Attachment) -> list[Record]:
         """What an administrator added to an attachment."""
         names: list[str] = []
+        folder = self._path(attachment) + ADDED
         with _absent():
-            names = os.listdir(self._path(attachment) + ADDED)
+            names = [] if os.path.islink(folder) else os.listdir(folder)
         found = [self.load(replace(attachment, ifname=name)) for name in sorted(names)]
         return [each for each in found if each and each.added_to == attachment.ifname]
 
@@ -232,7 +240,7 @@ class Store:
         # struct flock: type, whence, start, length, pid (0 for these locks).
         wanted = struct.pack("hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, offset, 1, 0)
         path = f"{self._root}/lock"
-        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
         try:
             descriptor = os.open(path, flags, 0o600)
         except FileNotFoundError:
@@ -257,11 +265,18 @@ class Store:
             os.close(descriptor)
 
     def _path(self, attachment: Attachment) -> str:
-        name = f"{attachment.container_id}:{attachment.ifname}.json"
-        return f"{self._root}/{attachment.network}/{name}"
+        """Where the record is. Raises error 5 where that would be somewhere else."""
+        folder = f"{self._root}/{attachment.network}"
+        if os.path.islink(folder):
+            raise CNIError(
+                Code.IO_FAILURE,
+                f"use the folder of records {folder}: it is a symbolic link",
+                "remove it: what it leads to may be anybody's",
+            )
+        return f"{folder}/{attachment.container_id}:{attachment.ifname}.json"
 
     def _write(self, path: str, record: Record, flags: int) -> None:
-        flags |= os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC
+        flags |= os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
         data = record.dump()
         try:
             descriptor = os.open(path, flags, 0o600)
@@ -282,11 +297,14 @@ class Store:
         if record.added_to is None:
             return
         folder = self._path(record.base) + ADDED
-        flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC
+        flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
         try:
             while True:
+                if os.path.islink(folder):
+                    raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
                 with contextlib.suppress(FileExistsError):
-                    os.makedirs(folder, 0o700)
+                    Path(folder).parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+                    os.mkdir(folder, 0o700)
                 # The folder goes with the last that is in it: then once more.
                 with contextlib.suppress(FileNotFoundError):
                     os.close(os.open(f"{folder}/{record.attachment.ifname}", flags, 0o600))
@@ -312,6 +330,14 @@ class Store:
             f"{verb} the record {path}: {error.strerror}",
             f"the state of attachments is kept under {self._root}",
         )
+
+
+def _read(path: str) -> bytes:
+    """A file's content; a link is not followed, nor is anybody waited for."""
+    with open(
+        os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK), "rb"
+    ) as file:
+        return file.read() or b""
 
 
 def _of(attachment: Attachment, data: bytes) -> Record:

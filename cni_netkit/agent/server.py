@@ -342,7 +342,7 @@ def _bind(stack: contextlib.ExitStack, path: Path) -> socket.socket:
 def _claim(path: Path) -> int:
     """Be the only agent at this socket, as long as the descriptor is open."""
     name = path.with_name(path.name + ".lock")
-    lock = os.open(name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    lock = os.open(name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -177,6 +177,8 @@ def served(agent_socket: str) -> Iterator[None]:
 
 
 def _listen(stack: contextlib.ExitStack, path: Path) -> socket.socket:
+    if path.parent.is_symlink():
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o755)
     listener = sockets.bind(stack, path, socket.SOCK_SEQPACKET, 0o666)
     # The name that is promised, for whoever sees the folder above.

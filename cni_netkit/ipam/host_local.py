@@ -330,6 +330,8 @@ class HostLocal:
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
+        if os.path.islink(self._folder):
+            raise _io_failure(self._folder, OSError(errno.ELOOP, os.strerror(errno.ELOOP)))
         path = f"{self._folder}/lock"
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
         try:

@@ -1,5 +1,6 @@
 """What a NIC was like before it was prepared: a file for each, written before any change."""
 
+import errno
 import os
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field
@@ -82,8 +83,10 @@ class NicStore:
         fields = {**vars(record), "preparation": record.preparation.as_dict()}
         new = path.with_suffix(".new")
         try:
+            if self._root.is_symlink():
+                raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
             self._root.mkdir(parents=True, exist_ok=True, mode=0o700)
-            new.write_bytes(FORMAT.write(fields))
+            _write(new, FORMAT.write(fields))
             os.rename(new, path)
         except OSError as error:
             raise CNIError(
@@ -95,9 +98,16 @@ class NicStore:
     def remove(self, name: str) -> None:
         """Forget a NIC."""
         for suffix in (".new", ".json"):
-            with suppress(FileNotFoundError):
+            with suppress(FileNotFoundError, NotADirectoryError):
                 (self._root / f"{name}{suffix}").unlink()
 
     def lock(self, name: str) -> AbstractContextManager[None]:
         """Let nobody else prepare or restore a NIC meanwhile."""
         return state.Store().lock(f"preparation of {name}")
+
+
+def _write(path: Path, data: bytes) -> None:
+    """For root alone, as all records are; a link in its place is not followed."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
+    with open(os.open(path, flags, 0o600), "wb") as file:
+        file.write(data)

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -476,3 +477,23 @@ def test_the_note_of_what_cannot_be_read_goes_too(store: Store, tmp_path: Path) 
 def die(*_arguments: object) -> None:
     """As a signal comes."""
     raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("name", ["lock", "net", "net/c1:eth0.json.new", "net/c1:eth0.json.added"])
+def test_links_are_not_followed(store: Store, tmp_path: Path, name: str) -> None:
+    """Where one stands in the place of a file or folder of ours, nothing is written elsewhere."""
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "eth1").touch()
+    link = tmp_path / "netkit" / name
+    link.parent.mkdir(parents=True)
+    link.symlink_to(elsewhere if "." not in name or "added" in name else elsewhere / "eth1")
+    added = record(replace(FIRST, ifname="eth1"), added_to="eth0")
+    for each in (record(), added):
+        with suppress(CNIError, OSError):
+            with store.lock(FIRST):
+                store.create(each)
+            store.update(each)
+        with suppress(CNIError):
+            store.remove(each.attachment, each.added_to)
+    assert [(path.name, path.read_bytes()) for path in elsewhere.iterdir()] == [("eth1", b"")]
