@@ -13,6 +13,11 @@ from cni_netkit.spec.lease import LIST, WORD
 ADVICE = "mend the named keys; docs/reference.md has every key with its values"
 
 
+TOLD = 50
+TOLD_CHARACTERS = 1000
+"""Of faults in one error: a configuration of megabytes has megabytes of them."""
+
+
 @dataclass(frozen=True)
 class Fault:
     """What is wrong with the value at a path, which is "" for the whole.
@@ -53,11 +58,11 @@ def refusal(
         return CNIError(
             Code.UNSUPPORTED_FIELD,
             f"{what} has keys that are not supported: "
-            + ", ".join(named(fault.path) + _in_brackets(fault.text) for fault in unknown),
-            "; ".join(f"{fault.path}: {words.shown(fault.value)}" for fault in unknown),
+            + _joined(", ", [named(fault.path) + _in_brackets(fault.text) for fault in unknown]),
+            _joined("; ", [f"{fault.path}: {words.shown(fault.value)}" for fault in unknown]),
         )
     ordered = [fault for fault in faults if not fault.unknown] + unknown
-    told = "; ".join(fault.told(named(fault.path)) for fault in ordered)
+    told = _joined("; ", [fault.told(named(fault.path)) for fault in ordered])
     return CNIError(Code.INVALID_CONFIGURATION, f"{what} is not valid: {told}", ADVICE)
 
 
@@ -81,6 +86,13 @@ def _read(path: str, model: type[BaseModel], loc: Sequence[int | str], raw: Any)
     near = words.meant(value, wanted.choices)
     hint = f", did you mean {words.shown(near)}?" if near else ""
     return Fault(path, f"must be {wanted.words} (found {shown}{hint})", value)
+
+
+def _joined(by: str, texts: Sequence[str]) -> str:
+    """As many as somebody may read, each cut where it is long."""
+    more = len(texts) - TOLD
+    told = [text[:TOLD_CHARACTERS] for text in texts[:TOLD]]
+    return by.join([*told, *([f"and {more} more"] if more > 0 else [])])
 
 
 def _in_brackets(text: str) -> str:

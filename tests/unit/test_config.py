@@ -558,3 +558,11 @@ def test_paths_that_no_file_can_have(key: str, path: str, words: str) -> None:
     )
     with refused(7, key, words):
         validate(conf(**given))
+
+
+def test_not_every_fault_of_thousands() -> None:
+    """An error that is too long for the agent to send would be told as another one."""
+    keys = {f"key{number}": "a" * 100 for number in range(5000)} | {"k" * 100_000: 1}
+    with refused(2, "key0", "and 4951 more") as error:
+        validate(conf(**keys))
+    assert len(error.message + error.details) < 20_000
