@@ -79,16 +79,13 @@ def render(result: Result, version: str) -> JSON:
     if not versions.at_least(version, "1.0.0"):
         interfaces = [_without(INTERFACE_FIELDS_SINCE_1_0, each) for each in interfaces]
         ips = [{"version": str(ip_interface(ip["address"]).version), **ip} for ip in ips]
-    return _compact(
-        {
-            "cniVersion": version,
-            **result.extensions,
-            "interfaces": list(interfaces),
-            "ips": list(ips),
-            "routes": list(result.routes),
-            "dns": result.dns,
-        }
-    )
+    told = {
+        "interfaces": list(interfaces),
+        "ips": list(ips),
+        "routes": list(result.routes),
+        "dns": result.dns,
+    }
+    return {"cniVersion": version, **result.extensions, **_compact(told)}
 
 
 def read(raw: Mapping[str, Any], version: str) -> Result:

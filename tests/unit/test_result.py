@@ -303,3 +303,10 @@ def test_bad_route(route: object) -> None:
     """A route without a destination in prefix notation, or with other nonsense, is refused."""
     with pytest.raises(ValueError, match=r"."):
         read_route(route)
+
+
+@pytest.mark.parametrize("value", [None, "", [], {}, 0, False])
+def test_extensions_of_others_are_passed_on_as_they_are(value: object) -> None:
+    """Also those that are empty: what they mean is not ours to know."""
+    found = read({"cniVersion": "1.1.0", "example.org/key": value}, "1.1.0")
+    assert render(found, "1.1.0")["example.org/key"] == value
