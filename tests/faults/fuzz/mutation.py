@@ -133,10 +133,10 @@ def mutated(document: JSON, chance: random.Random) -> bytes:
 
 
 def _changed(document: JSON, chance: random.Random, twice: list[str], nests: list[Nest]) -> JSON:
-    places = list(_places(document))
-    if not places:
+    there = list(places(document))
+    if not there:
         return _any(chance)
-    inside, key = chance.choice(places)
+    inside, key = chance.choice(there)
     how = chance.randrange(12)
     if how < 6:
         inside[key] = _any(chance)
@@ -145,7 +145,7 @@ def _changed(document: JSON, chance: random.Random, twice: list[str], nests: lis
     elif how == 7 and isinstance(inside, dict):
         inside[chance.choice(NAMES)] = inside.pop(key)
     elif how == 8:
-        other, its = chance.choice(places)
+        other, its = chance.choice(there)
         inside[key] = _copied(other, its)
     elif how == 9 and isinstance(inside, list):
         inside.insert(key, _copied(inside, key))
@@ -186,7 +186,7 @@ def _alike(value: JSON, chance: random.Random) -> JSON:
     return [value]
 
 
-def _places(value: JSON) -> Iterator[tuple[JSON, JSON]]:
+def places(value: JSON) -> Iterator[tuple[JSON, JSON]]:
     """Every place at which something stands: what it is in, and its key or number."""
     waiting = [value]
     while waiting:
