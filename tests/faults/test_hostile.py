@@ -4,6 +4,7 @@ Whatever is answered has a code; and when all is over, the world is as it was, d
 under /proc/sys/net. What the first attachment of all leaves has a test of its own: forwarding.
 """
 
+import copy
 import json
 import random
 import re
@@ -116,7 +117,7 @@ class Runtime:
         verb = self.chance.choices(list(WEIGHTS), list(WEIGHTS.values()))[0]
         config = json.loads(json.dumps(self.chance.choice(self.configurations)))
         if verb == "CHECK" or self.chance.random() < 0.1:
-            config["prevResult"] = self.chance.choice(self.results)
+            config["prevResult"] = copy.deepcopy(self.chance.choice(self.results))
         if verb == "GC" and self.chance.random() < 0.5:
             config["cni.dev/valid-attachments"] = self._valid()
         hostile = self.chance.random() < 0.8

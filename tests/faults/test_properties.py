@@ -43,7 +43,7 @@ often = settings(max_examples=400, deadline=None, derandomize=True, database=Non
 @st.composite
 def changed(draw: st.DrawFn) -> dict[str, Any]:
     """A configuration with anything in one place."""
-    config = copy.deepcopy(draw(st.sampled_from(CONFIGURATIONS)))
+    config: dict[str, Any] = copy.deepcopy(draw(st.sampled_from(CONFIGURATIONS)))
     inside, key = draw(st.sampled_from(list(mutation.places(config))))
     inside[key] = draw(ANYTHING)
     return config

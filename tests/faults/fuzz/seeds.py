@@ -330,6 +330,8 @@ def launcher() -> Iterator[tuple[str, bytes]]:
 
     good = struct.pack("!4sHHI", b"NKAN", 1, 1, 2) + b"{}"
     yield "good", of(good)
+    version = b'{"cniVersion": "1.' + b"1" * 40 + b'"}'
+    yield "long-version", b"\0\0\0\0" + struct.pack("!H", len(version)) + version + good
     yield "short", of(good[:7], verb=1)
     yield "long", of(good + b"x", verb=2)
     yield "newer", of(struct.pack("!4sHHI", b"NKAN", 2, 0, 0), verb=4)
