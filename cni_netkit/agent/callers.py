@@ -51,7 +51,7 @@ class Callers:
         # Who was in the backlog may be gone again, or be another agent's, before accept(2).
         listener.setblocking(False)
         self._listener = listener
-        self._accepting = True
+        self._accepting, self._closed = True, False
         self._guard = threading.Lock()
         self._of_process: Counter[int] = Counter()
         self._silent: dict[int, Caller] = {}
@@ -62,8 +62,10 @@ class Callers:
         self._ready.register(self._news, select.EPOLLIN | select.EPOLLET)
 
     def accept_no_more(self) -> None:
-        """Whoever waits in `next` looks again; those who are silent may still begin."""
-        self._ready.unregister(self._listener)
+        """Whoever connects from now on is not taken, nor refused; who is silent may still begin."""
+        with self._guard:
+            self._closed = True
+            self._ready.unregister(self._listener)
         os.eventfd_write(self._news, 1)
 
     def close(self) -> None:
@@ -134,7 +136,10 @@ class Callers:
 
     def _accept(self) -> Caller | None:
         try:
-            connection, _ = self._listener.accept()
+            with self._guard:
+                if self._closed:
+                    return None
+                connection, _ = self._listener.accept()
         except (BlockingIOError, ConnectionAbortedError):
             return None
         except OSError as error:

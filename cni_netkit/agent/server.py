@@ -91,8 +91,10 @@ class Agent:
                 if not self._hire():
                     raise AgentError("not even one thread can be started")
             self._stopped.recv(1)
-            # Whoever connects from now on to a socket that stays is the next agent's.
             self._refusing, self._drained = not self._inherited, self._inherited
+            if self._inherited:
+                # Whoever connects from now on to a socket that stays is the next agent's.
+                self._callers.accept_no_more()
             _notify("STOPPING=1")
             if self._refusing:
                 for caller in self._callers.silent():
@@ -100,7 +102,7 @@ class Agent:
                 with self._guard:
                     self._guard.wait_for(self._is_idle)
                 self._drained = True
-            self._callers.accept_no_more()
+                self._callers.accept_no_more()
             for worker in self._workers:
                 worker.join()
 
