@@ -87,10 +87,7 @@ def _write(level: str, event: str, words: dict[str, Any]) -> None:
 def _append(path: str, line: str) -> None:
     """A log that cannot be written must not fail a verb."""
     try:
-        # A named pipe that nobody reads would be waited for without end.
-        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK
-        descriptor = os.open(path, flags, 0o640)
-        with os.fdopen(descriptor, "a") as file:
+        with open(path, "a", opener=_without_waiting) as file:
             file.write(line + "\n")
     except OSError as failure:
         _show(f"write the log {path}: {failure.strerror}")
@@ -98,6 +95,11 @@ def _append(path: str, line: str) -> None:
         ValueError
     ) as failure:  # no file can have such a name; what is configured is not checked yet
         _show(f"write the log {path!a}: {failure}")
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    """A named pipe that nobody reads would be waited for without end."""
+    return os.open(path, flags | os.O_NONBLOCK, 0o640)
 
 
 def _show(line: str) -> None:

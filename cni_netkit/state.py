@@ -334,10 +334,12 @@ class Store:
 
 def _read(path: str) -> bytes:
     """A file's content; a link is not followed, nor is anybody waited for."""
-    with open(
-        os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK), "rb"
-    ) as file:
+    with open(path, "rb", opener=_without_following) as file:
         return file.read() or b""
+
+
+def _without_following(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK)
 
 
 def _of(attachment: Attachment, data: bytes) -> Record:

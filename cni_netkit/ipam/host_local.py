@@ -425,9 +425,12 @@ def _io_failure(path: str, error: OSError) -> CNIError:
 
 def _contents(path: str) -> str:
     """A resolv.conf(5), whatever bytes it has; not more than any has, should it have no end."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    with open(descriptor, "rb") as file:
+    with open(path, "rb", opener=_without_waiting) as file:
         return (file.read(RESOLVER_BYTES) or b"").decode(errors="replace")
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def _resolver(path: str) -> JSON:

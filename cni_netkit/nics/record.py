@@ -108,6 +108,9 @@ class NicStore:
 
 def _write(path: Path, data: bytes) -> None:
     """For root alone, as all records are; a link in its place is not followed."""
-    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
-    with open(os.open(path, flags, 0o600), "wb") as file:
+    with open(path, "wb", opener=_for_root_alone) as file:
         file.write(data)
+
+
+def _for_root_alone(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NOFOLLOW, 0o600)

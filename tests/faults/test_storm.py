@@ -250,7 +250,7 @@ def test_what_the_answers_say_is_what_there_is(
                 False,
             ), name
     assert all(given[name] == 2 for name in storm.reference)
-    assert unknown <= CONTAINERS / 2, storm.counted
+    assert unknown < 2 * CONTAINERS / 3, storm.counted
 
     half = random.sample(list(storm.kinds), CONTAINERS // 2)
     for name in half:

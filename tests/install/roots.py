@@ -109,6 +109,7 @@ def _change_format(module: Path) -> None:
             "    added_to: str | None = None\n",
             "    added_to: str | None = None\n    made_by: str = 'newer'\n",
         ),
+        ('    "added_to": _is(', '    "made_by": _is(str),\n    "added_to": _is('),
     ):
         assert text.count(before) == 1, before
         text = text.replace(before, after)

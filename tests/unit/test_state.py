@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from cni_netkit.attachment import Attachment
-from cni_netkit.record import Record
+from cni_netkit.record import SHAPES, Record
 from cni_netkit.spec.errors import CNIError
 from cni_netkit.state import DamagedRecord, Store
 from tests.unit.given import descriptors_left, record, refused
@@ -32,6 +32,12 @@ def file_of(tmp_path: Path, attachment: Attachment = FIRST) -> Path:
     """Where a record lies."""
     name = f"{attachment.container_id}:{attachment.ifname}.json"
     return tmp_path / "netkit" / attachment.network / name
+
+
+def test_every_field_has_its_shape() -> None:
+    """One that has none could not be read back."""
+    fields = {*Record.__dataclass_fields__, *Attachment.__dataclass_fields__}
+    assert set(SHAPES) == fields
 
 
 def test_record_round_trip() -> None:
