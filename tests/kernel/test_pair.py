@@ -1,7 +1,11 @@
 """Pairs: connectivity directly after ADD, the devices as configured, nothing left after DEL."""
 
+import threading
+
 import pytest
 
+from cni_netkit.kernel.errors import KernelError
+from cni_netkit.kernel.namespace import Namespace
 from tests.kernel import judge
 from tests.kernel.conftest import JSON, Conf, Node
 
@@ -134,3 +138,28 @@ def test_masqueraded_to_a_third_namespace(node: Node, conf: Conf, dual_stack: JS
     assert judge.pings("192.0.2.2", c)
     assert judge.pings("2001:db8::2", c)
     assert judge.pings("10.1.0.1", c), "the gateway is reached without"
+
+
+def test_table_that_comes_and_goes(node: Node) -> None:
+    """The last attachment takes the table with it, just when another one comes: nobody is refused."""
+    failures: list[KernelError] = []
+
+    def come_and_go(number: int) -> None:
+        host = Namespace.current()
+        try:
+            for _ in range(60):
+                address = f"10.1.0.{number + 2}/24"
+                host.masquerading.add(f"nk{number}", "a comment", [address])
+                host.masquerading.remove(f"nk{number}", [address])
+        except KernelError as failure:
+            failures.append(failure)
+        finally:
+            host.close()
+
+    threads = [threading.Thread(target=come_and_go, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+    assert judge.run("nft", "list", "ruleset") == ""

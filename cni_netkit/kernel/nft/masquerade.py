@@ -31,6 +31,9 @@ from cni_netkit.spec.addresses import ip_interface
 
 TABLE = "cni-netkit"
 BASE_CHAIN = "postrouting"
+ATTEMPTS = 100
+"""To find the table there, or to make it; others make it and take it away meanwhile."""
+
 MAPS = {4: "masquerade4", 6: "masquerade6"}
 
 Interface = IPv4Interface | IPv6Interface
@@ -48,18 +51,17 @@ class Masquerading:
         `chain` is made for it; it must not exist.
         """
         interfaces = [ip_interface(address) for address in addresses]
-        try:
-            return self._table.commit(*self._own(chain, comment, interfaces))
-        except KernelError as error:
-            if error.errno != errno.ENOENT:
-                raise
-        try:
-            return self._table.commit(*self._skeleton(), *self._own(chain, comment, interfaces))
-        except KernelError as error:
-            if error.errno != errno.EEXIST:
-                raise
-        # Another process made the table at this moment.
-        return self._table.commit(*self._own(chain, comment, interfaces))
+        skeleton: list[Ask] = []
+        for _ in range(ATTEMPTS):
+            try:
+                return self._table.commit(*skeleton, *self._own(chain, comment, interfaces))
+            except KernelError as error:
+                # The table is not there yet, or another process made it, or took it away, just now.
+                if error.errno != (errno.EEXIST if skeleton else errno.ENOENT):
+                    raise
+                failure = error
+            skeleton = [] if skeleton else self._skeleton()
+        raise failure
 
     def remove(self, chain: str, addresses: Iterable[str]) -> None:
         """Take back what `add` made; what is gone already is passed over."""
