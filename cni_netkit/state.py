@@ -106,7 +106,12 @@ class Store:
         except OSError as error:
             self._remove_notes(record.base)
             raise self._failure(path, error) from None
-        self._note(record)
+        try:
+            self._note(record)
+        except CNIError:
+            with _absent():
+                os.unlink(path)
+            raise
 
     def update(self, record: Record) -> None:
         """Replace a record; whoever reads it meanwhile sees the old or the new one."""
@@ -310,8 +315,6 @@ class Store:
                     os.close(os.open(f"{folder}/{record.attachment.ifname}", flags, 0o600))
                     return
         except OSError as error:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(self._path(record.attachment))
             raise self._failure(folder, error) from None
 
     def _take_back_note(self, record: Record) -> None:

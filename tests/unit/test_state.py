@@ -286,6 +286,19 @@ def test_what_cannot_be_noted_is_not_added(store: Store, tmp_path: Path) -> None
     assert store.load(Attachment("net", "c1", "rxq0")) is None
 
 
+def test_a_note_that_fails_costs_no_other_record(store: Store, tmp_path: Path) -> None:
+    """Added already, and the second time it cannot be noted: the first one's record stays."""
+    added = record(Attachment("net", "c1", "rxq0"), added_to="eth0", complete=True)
+    store.create(added)
+    notes = file_of(tmp_path).with_name(file_of(tmp_path).name + ".added")
+    (notes / "rxq0").unlink()
+    notes.rmdir()
+    notes.symlink_to(tmp_path)
+    with refused(5):
+        store.create(added)
+    assert store.load(added.attachment) == added
+
+
 def test_a_file_where_notes_should_be(store: Store, tmp_path: Path) -> None:
     """Nothing was added then, and it goes with the record."""
     store.create(record(FIRST))
