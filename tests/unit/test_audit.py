@@ -25,7 +25,7 @@ KNOWN = {
     "summary": None,
     "withdrawn": None,
 }
-"""Of https://pypi.org/pypi/pycrypto/json, version 2.6.1."""
+"""As PyPI tells it of pycrypto 2.6.1."""
 
 
 class Pages:
@@ -79,9 +79,11 @@ def lock(checkout: Path, name: str, *packages: str) -> None:
     (checkout / "requirements" / f"{name}.lock").write_text(f"# Made by a test.\n{text}")
 
 
-def audit(checkout: Path, url: str) -> tuple[int, str, str]:
+def audit(
+    checkout: Path, url: str, variable: str = "CNI_NETKIT_ADVISORIES"
+) -> tuple[int, str, str]:
     """The exit status, and what is printed."""
-    environment = {"PATH": "/usr/bin:/bin", "CNI_NETKIT_ADVISORIES": url}
+    environment = {"PATH": "/usr/bin:/bin", variable: url}
     command = [checkout / ".ci" / "audit"]
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     return done.returncode, done.stdout, done.stderr
@@ -96,6 +98,13 @@ def test_a_version_that_is_known_to_be_vulnerable(checkout: Path, pages: Pages) 
         "audit: known: pycrypto 2.6.1: PYSEC-2017-94, CVE-2013-7459, GHSA-cq27-v7xp-c356: Heap-based"
     )
     assert told == f"audit: 1 of 1 packages asked of {pages.url}: 1 known\n"
+
+
+def test_without_a_source_the_index_of_pip_is_asked(checkout: Path, pages: Pages) -> None:
+    pages.put("pypi/pycrypto/2.6.1", "2.6.1", KNOWN)
+    status, told, _ = audit(checkout, f"{pages.url}/simple/", "PIP_INDEX_URL")
+    assert status == 1
+    assert told == f"audit: 1 of 1 packages asked of {pages.url}/pypi: 1 known\n"
 
 
 def test_nothing_is_known(checkout: Path, pages: Pages) -> None:
