@@ -77,6 +77,12 @@ class World:
         path = namespaces.add_container(f"c{number}")
         return Container(self, f"conformance-{number}-{os.getpid()}", path, keys=keys)
 
+    def attached(self, **keys: Any) -> "Container":
+        """A fresh container after an ADD that has to work; `keys` as in `container`."""
+        container = self.container(**keys)
+        container.add()
+        return container
+
     def at_once(self, calls: Sequence[Callable[[], Answer]]) -> list[Answer]:
         """The answers of several calls that run beside each other."""
         with ThreadPoolExecutor(len(calls)) as pool:
@@ -92,8 +98,7 @@ class World:
 
     def settled(self) -> look.Snapshot:
         """The host after one container came and went: what belongs to the network stays there."""
-        container = self.container()
-        container.add()
+        container = self.attached()
         answer = container.delete().succeeds()
         if container.ifname in container.links():
             raise answer.unmet(f"no {container.ifname} in the container", "it is there")

@@ -153,8 +153,7 @@ def add_large_configuration(world: World) -> None:
 )
 def add_second_interface(world: World) -> None:
     """A container has two interfaces on the network; one stays when the other goes."""
-    first = world.container()
-    first.add()
+    first = world.attached()
     second = first.beside("net1")
     second.add()
     answer = second.delete().succeeds()

@@ -25,16 +25,14 @@ ROUTE = "198.51.100.0/24"
 )
 def check(world: World) -> None:
     """CHECK succeeds right after ADD."""
-    container = world.container()
-    container.add()
+    container = world.attached()
     container.check().succeeds()
 
 
 @row("2, CHECK", MISSING, Level.SHOULD, since="0.4.0")
 def check_interface_gone(world: World) -> None:
     """CHECK fails where the interface is gone."""
-    container = world.container()
-    container.add()
+    container = world.attached()
     container.lose(container.ifname)
     container.check().fails()
 
@@ -66,8 +64,7 @@ def check_route_gone(world: World) -> None:
 )
 def check_container_gone(world: World) -> None:
     """CHECK fails where the network namespace is gone."""
-    container = world.container()
-    container.add()
+    container = world.attached()
     container.remove()
     container.check().fails()
 
@@ -117,6 +114,5 @@ def _with_interface(given: JSON, version: str, netns: str) -> JSON:
 )
 def check_without_result(world: World) -> None:
     """CHECK without prevResult fails."""
-    container = world.container()
-    container.add()
+    container = world.attached()
     container.call("CHECK").fails()

@@ -2,6 +2,7 @@
 
 from cni_netkit.conformance.row import Level, row
 from cni_netkit.conformance.rows.add import ALL_OR_NOTHING
+from cni_netkit.conformance.rows.gc import VALID
 from cni_netkit.conformance.stub import Stub
 from cni_netkit.conformance.world import World
 
@@ -52,16 +53,14 @@ def delegate_configuration(world: World) -> None:
 @row("4, Delegated plugin execution procedure", ALSO, since="0.4.0", delegates=True)
 def delegate_check(world: World) -> None:
     """CHECK executes CHECK of the IPAM plugin."""
-    container = world.container(**Stub(world).keys)
-    container.add()
+    container = world.attached(**Stub(world).keys)
     Stub.calls("CHECK", container.check().succeeds())
 
 
 @row("4, Delegated plugin execution procedure", ALSO, since="0.3.0", delegates=True)
 def delegate_del(world: World) -> None:
     """DEL executes DEL of the IPAM plugin."""
-    container = world.container(**Stub(world).keys)
-    container.add()
+    container = world.attached(**Stub(world).keys)
     Stub.calls("DEL", container.delete().succeeds())
 
 
@@ -76,11 +75,10 @@ def delegate_gc(world: World) -> None:
     """GC executes GC of the IPAM plugin, with the list that it was given."""
     stub = Stub(world)
     valid = [{"containerID": "somebody", "ifname": "eth0"}]
-    key = "cni.dev/valid-attachments"
-    answer = world.call("GC", world.configuration(**stub.keys, **{key: valid})).succeeds()
+    answer = world.call("GC", world.configuration(**stub.keys, **{VALID: valid})).succeeds()
     (call, *_) = Stub.calls("GC", answer)
-    if call.configuration.get(key) != valid:
-        raise answer.unmet(f"{key} for the delegate", f"{call.configuration.get(key)}")
+    if call.configuration.get(VALID) != valid:
+        raise answer.unmet(f"{VALID} for the delegate", f"{call.configuration.get(VALID)}")
 
 
 @row(
@@ -119,8 +117,7 @@ def delegate_status_fails(world: World) -> None:
 )
 def delegate_check_fails(world: World) -> None:
     """CHECK fails where that of the IPAM plugin does."""
-    container = world.container(**Stub(world, fails="CHECK").keys)
-    container.add()
+    container = world.attached(**Stub(world, fails="CHECK").keys)
     container.check().fails()
 
 

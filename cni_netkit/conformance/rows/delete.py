@@ -33,16 +33,14 @@ def del_interface(world: World) -> None:
 def del_leaves_nothing(world: World) -> None:
     """After DEL there is nothing of the container: interfaces, routes, rules, files, processes."""
     before = world.settled()
-    container = world.container()
-    container.add()
+    container = world.attached()
     world.nothing_more_than(before, container.delete().succeeds())
 
 
 @row("2, DEL", MULTIPLE)
 def del_again(world: World) -> None:
     """A second and a third DEL succeed."""
-    container = world.container()
-    container.add()
+    container = world.attached()
     for _ in range(3):
         container.delete().succeeds()
 
@@ -58,8 +56,7 @@ def del_never_added(world: World) -> None:
 @row("2, DEL", MULTIPLE)
 def del_interface_gone(world: World) -> None:
     """DEL succeeds where the interface is gone."""
-    container = world.container()
-    container.add()
+    container = world.attached()
     container.lose(container.ifname)
     container.delete().succeeds()
 
@@ -68,8 +65,7 @@ def del_interface_gone(world: World) -> None:
 def del_interface_gone_leaves_nothing(world: World) -> None:
     """After DEL of a container whose interface is gone nothing is left."""
     before = world.settled()
-    container = world.container()
-    container.add()
+    container = world.attached()
     container.lose(container.ifname)
     world.nothing_more_than(before, container.delete().succeeds())
 
@@ -77,8 +73,7 @@ def del_interface_gone_leaves_nothing(world: World) -> None:
 @row("2, DEL", "Optional environment parameters: - `CNI_NETNS`")
 def del_without_namespace(world: World) -> None:
     """DEL succeeds without CNI_NETNS, and with an empty one."""
-    container = world.container()
-    container.add()
+    container = world.attached()
     container.delete(NETNS="").succeeds()
     container.call("DEL", container.with_result(), empty=("NETNS",)).succeeds()
 
@@ -86,8 +81,7 @@ def del_without_namespace(world: World) -> None:
 @row("2, DEL", GENERALLY, Level.SHOULD)
 def del_container_gone(world: World) -> None:
     """DEL succeeds where the network namespace is gone."""
-    container = world.container()
-    container.add()
+    container = world.attached()
     container.remove()
     container.delete().succeeds()
 
@@ -96,8 +90,7 @@ def del_container_gone(world: World) -> None:
 def del_container_gone_leaves_nothing(world: World) -> None:
     """After DEL of a container whose network namespace is gone nothing is left."""
     before = world.settled()
-    container = world.container()
-    container.add()
+    container = world.attached()
     container.remove()
     world.nothing_more_than(before, container.delete().succeeds())
 
@@ -112,8 +105,7 @@ def del_container_gone_leaves_nothing(world: World) -> None:
 def del_without_result(world: World) -> None:
     """DEL without prevResult succeeds, and nothing is left."""
     before = world.settled()
-    container = world.container()
-    container.add()
+    container = world.attached()
     world.nothing_more_than(before, container.call("DEL").succeeds())
 
 

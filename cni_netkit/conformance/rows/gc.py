@@ -18,11 +18,9 @@ def _collect(world: World, *valid: Container, **keys: JSON | str | None) -> Answ
 @row("2, GC", STALE, Level.SHOULD, since="1.1.0", attachments=2)
 def gc_stale(world: World) -> None:
     """GC removes what is left of a container that is not in its list."""
-    valid = world.container()
-    valid.add()
+    valid = world.attached()
     before = world.snapshot()
-    stale = world.container()
-    stale.add()
+    stale = world.attached()
     stale.remove()
     answer = _collect(world, valid).succeeds()
     world.nothing_more_than(before, answer)
@@ -33,8 +31,7 @@ def gc_stale(world: World) -> None:
 def gc_empty_list(world: World) -> None:
     """GC with an empty list removes what is left of any container."""
     before = world.settled()
-    container = world.container()
-    container.add()
+    container = world.attached()
     container.remove()
     world.nothing_more_than(before, _collect(world).succeeds())
 
@@ -48,8 +45,7 @@ def gc_empty_list(world: World) -> None:
 def gc_without_list(world: World) -> None:
     """GC without a list removes what is left of any container."""
     before = world.settled()
-    container = world.container()
-    container.add()
+    container = world.attached()
     container.remove()
     world.nothing_more_than(before, _collect(world, **{VALID: None}).succeeds())
 
@@ -57,8 +53,7 @@ def gc_without_list(world: World) -> None:
 @row("2, GC", LISTED, since="1.1.0")
 def gc_valid(world: World) -> None:
     """GC leaves alone what is in its list."""
-    container = world.container()
-    container.add()
+    container = world.attached()
     before = world.snapshot()
     answer = _collect(world, container).succeeds()
     world.nothing_less_than(before, answer)
@@ -68,8 +63,7 @@ def gc_valid(world: World) -> None:
 @row("2, GC", LISTED, since="1.1.0")
 def gc_other_network(world: World) -> None:
     """GC of one network leaves another one alone."""
-    container = world.container(name="conformance-other")
-    container.add()
+    container = world.attached(name="conformance-other")
     before = world.snapshot()
     answer = _collect(world).succeeds()
     world.nothing_less_than(before, answer)
@@ -85,8 +79,7 @@ def gc_other_network(world: World) -> None:
 def gc_nothing(world: World) -> None:
     """GC succeeds where nothing was ever added, and once more after it has removed something."""
     _collect(world).succeeds()
-    container = world.container()
-    container.add()
+    container = world.attached()
     container.remove()
     for _ in range(2):
         _collect(world).succeeds()
@@ -99,8 +92,7 @@ def gc_nothing(world: World) -> None:
 )
 def gc_silent(world: World) -> None:
     """GC prints nothing on standard output."""
-    container = world.container()
-    container.add()
+    container = world.attached()
     _collect(world, container).succeeds().prints_nothing()
 
 
@@ -137,8 +129,7 @@ def status(world: World) -> None:
 )
 def silent(world: World) -> None:
     """DEL, CHECK and STATUS print nothing on standard output."""
-    container = world.container()
-    container.add()
+    container = world.attached()
     if world.version >= "0.4.0":
         container.check().succeeds().prints_nothing()
     if world.version >= "1.1.0":

@@ -18,8 +18,7 @@ KEYS = "Plugins must output a JSON object with the following keys upon a success
 )
 def add(world: World) -> None:
     """ADD succeeds and prints one JSON document and nothing else; DEL succeeds."""
-    container = world.container()
-    container.add()
+    container = world.attached()
     container.delete().succeeds()
 
 
