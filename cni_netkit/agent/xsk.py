@@ -6,8 +6,8 @@ bound to, and which NIC's queue that is a lease of; under that it goes into the 
 XDP program looks into. The answer is one line of JSON, `{"ok": true}` or `{"ok": false, "reason":
 "…"}`: an application need not know which NIC, and which of its queues.
 
-A connection has a thread of its own. What a stranger hands over can make even close(2) wait, a TCP
-socket with SO_LINGER for example: so nothing of a connection is done, or closed, by anybody else.
+A container's connections have threads of their own. What a stranger hands over can make even
+close(2) wait, a TCP socket with SO_LINGER for example: so nobody else does anything of them.
 """
 
 from __future__ import annotations
@@ -28,9 +28,12 @@ from typing import TYPE_CHECKING
 
 from cni_netkit import log, turns
 from cni_netkit.agent import sockets
+from cni_netkit.kernel.errors import KernelError, NoNamespace, ProgramError
+from cni_netkit.kernel.namespace import Namespace
+from cni_netkit.kernel.netns import Netns
+from cni_netkit.kernel.uapi import CLONE_FILES
 
 if TYPE_CHECKING:
-    from cni_netkit.kernel.namespace import Namespace
     from cni_netkit.kernel.queues.xsk import Bound
 
 CONNECTIONS = 64
@@ -51,10 +54,6 @@ STOP_SECONDS = 1.0
 MESSAGE_BYTES = 64
 ONE_TOO_MANY = 2
 """Descriptors that are asked for; the kernel drops the others."""
-
-
-CLONE_FILES = 0x400
-"""include/uapi/linux/sched.h"""
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -200,10 +199,6 @@ def _owner(connection: socket.socket) -> Owner:
     that the host has no id for is none of a container with one of our devices: those count as one,
     since whoever may make namespaces could make many.
     """
-    from cni_netkit.kernel.errors import KernelError
-    from cni_netkit.kernel.namespace import Namespace
-    from cni_netkit.kernel.netns import Netns
-
     with contextlib.ExitStack() as stack, contextlib.suppress(OSError, KernelError):
         peer = Namespace(Netns.of_socket(connection.fileno(), "of an application"))
         stack.callback(peer.close)
@@ -274,9 +269,7 @@ def _receive(connection: socket.socket) -> list[int] | None:
 
 def _take_over(descriptor: int) -> None:
     """Put an AF_XDP socket under the NIC's queue that it has a lease of. Raises `Refused`."""
-    # Imported when the first comes: the agent's start does not wait for them.
-    from cni_netkit.kernel.errors import KernelError, NoNamespace, ProgramError
-    from cni_netkit.kernel.namespace import Namespace
+    # Imported when the first comes: the agent's start does not wait for it.
     from cni_netkit.kernel.queues import xsk
 
     with contextlib.ExitStack() as stack:

@@ -142,6 +142,9 @@ NS_GET_NSTYPE = 0xB703
 # include/uapi/linux/sockios.h
 SIOCGSKNS = 0x894C
 SIOCETHTOOL = 0x8946
+
+# include/uapi/linux/sched.h
+CLONE_FILES = 0x00000400
 CLONE_NEWNET = 0x40000000
 
 # include/uapi/linux/if_link.h, enum netkit_mode, netkit_action, netkit_scrub, netkit_pairing
