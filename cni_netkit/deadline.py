@@ -29,7 +29,7 @@ def within(seconds: float = SECONDS, waits: Callable[[], bool] | None = None) ->
         _waits.reset(tokens[1])
 
 
-def begin(what: str) -> None:
+def ensure_somebody_waits(what: str) -> None:
     """To be called with the locks held, before anything is changed.
 
     A runtime that kills a plugin goes on at once: what it asked for must not be done after what it

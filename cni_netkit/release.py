@@ -188,7 +188,7 @@ def collect_one(request: Request, store: Store, attachment: Attachment) -> None:
     """Release an attachment that nobody is at work on."""
     try:
         with store.lock(attachment, wait=False):
-            deadline.begin(f"GC of {attachment}")
+            deadline.ensure_somebody_waits(f"GC of {attachment}")
             release(request, store, attachment, store.load(attachment))
     except BlockingIOError:
         log.warning(AT_WORK, attachment=str(attachment))

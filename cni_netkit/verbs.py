@@ -93,7 +93,7 @@ def add(request: Request) -> JSON:
         namespaces(request, must_exist=True) as (host, container),
         store.lock(attachment),
     ):
-        deadline.begin(f"ADD {attachment}")
+        deadline.ensure_somebody_waits(f"ADD {attachment}")
         facts = gather_facts(host, conf)
         plan = plans.decide(attachment, conf, facts, previous.container_addresses)
         chosen = ipam.configured(request, conf, attachment)
@@ -124,7 +124,7 @@ def delete(request: Request) -> None:
     store = Store()
     attachment = _attachment(request)
     with store.lock(attachment):
-        deadline.begin(f"DEL {attachment}")
+        deadline.ensure_somebody_waits(f"DEL {attachment}")
         record = store.load(attachment)
         if record is not None and record.added_to != request.added_to:
             log.info("left alone, since it goes with what it was added to")
@@ -176,7 +176,7 @@ def collect(request: Request) -> None:
 
 
 def _collect_addresses(chosen: ipam.Ipam, kept: Pairs) -> None:
-    deadline.begin("GC")
+    deadline.ensure_somebody_waits("GC")
     chosen.collect(kept)
 
 

@@ -895,7 +895,7 @@ def test_nothing_is_begun_for_who_has_gone_away(
     def handle(*_arguments: Any) -> verbs.Answer:
         assert go.wait(DEADLINE)
         try:
-            deadline.begin("ADD")
+            deadline.ensure_somebody_waits("ADD")
             told.append("begun")
         except CNIError as error:
             told.append(error.message)
