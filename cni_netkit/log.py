@@ -91,9 +91,8 @@ def _append(path: str, line: str) -> None:
             file.write(line + "\n")
     except OSError as failure:
         _show(f"write the log {path}: {failure.strerror}")
-    except (
-        ValueError
-    ) as failure:  # no file can have such a name; what is configured is not checked yet
+    except ValueError as failure:
+        # No file can have such a name: what is configured is not checked yet.
         _show(f"write the log {path!a}: {failure}")
 
 
