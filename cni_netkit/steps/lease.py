@@ -91,14 +91,15 @@ class Leases:
         A container that may do so takes our mark off its device, or moves it. Leases it can neither
         make nor change: the one that is at our device's index in our container is ours.
         """
-        own = context.host.known_id_of(context.inside)
-        for queue in context.host.queues.all(nic.index):
-            if [queue.number, queue.leased_queue] not in outcome.leases:
-                continue
-            index, where = queue.leased_index, queue.netns_id
-            found = context.host.links.get(index=index or 0, nsid=where)
-            in_place = (index, where) == (outcome.container_index, own)
-            if found and in_place != bears(found.alias, context.attachment.alias):
+        place = outcome.container_index, context.host.known_id_of(context.inside)
+        holders = {
+            (queue.leased_index or 0, queue.netns_id)
+            for queue in context.host.queues.all(nic.index)
+            if [queue.number, queue.leased_queue] in outcome.leases
+        }
+        for index, where in holders:
+            found = context.host.links.get(index=index, nsid=where)
+            if found and ((index, where) == place) != bears(found.alias, context.attachment.alias):
                 context.host.links.delete(found, where)
 
     def check(self, context: Context, outcome: Outcome) -> None:
