@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
 from cni_netkit.attachment import bears
+from cni_netkit.kernel.errors import KernelError
 from cni_netkit.spec.errors import CNIError, Code
 
 if TYPE_CHECKING:
@@ -55,6 +59,27 @@ def difference(what: str, expected: object, found: object) -> CNIError:
     return CNIError(
         Code.CHECK_DIFFERENCE, f"{what}: expected {_words(expected)}, found {_words(found)}"
     )
+
+
+@contextmanager
+def undoing_on_nic() -> Iterator[None]:
+    """What was made of a NIC that goes meanwhile goes with it: that is undone."""
+    try:
+        yield
+    except KernelError as error:
+        if error.errno != errno.ENODEV:
+            raise
+
+
+@contextmanager
+def checking_nic(name: str) -> Iterator[None]:
+    """A NIC that goes meanwhile is one that is not there: error 105."""
+    try:
+        yield
+    except KernelError as error:
+        if error.errno != errno.ENODEV:
+            raise
+        raise difference(f"NIC {name}", "a device", None) from None
 
 
 def missing_nic(name: str) -> CNIError:

@@ -12,7 +12,7 @@ from cni_netkit.kernel.model import FlowRule, Link
 from cni_netkit.outcome import Outcome
 from cni_netkit.spec.addresses import ip_interface
 from cni_netkit.spec.errors import CNIError, Code
-from cni_netkit.steps.base import difference, missing_nic
+from cni_netkit.steps.base import checking_nic, difference, missing_nic, undoing_on_nic
 
 if TYPE_CHECKING:
     from cni_netkit.context import Context
@@ -61,6 +61,7 @@ class Flows:
                     'contexts; with lease.flows "none" none are made',
                 ) from None
 
+    @undoing_on_nic()
     def undo(self, context: Context, outcome: Outcome) -> None:
         """Remove the rules by what they say and where they lead, then the context."""
         if outcome.foreign_contexts is None:
@@ -86,19 +87,20 @@ class Flows:
         nic = context.host.links.get(name=self.nic)
         if nic is None:
             raise difference(f"NIC {self.nic}", "a device", None)
-        feature = context.host.ethtool.feature(nic, NTUPLE)
-        if feature is None or not feature.on:
-            raise difference(f"feature ntuple-filters of NIC {self.nic}", "on", "off")
-        if outcome.flow_context:
-            table = (context.host.ethtool.contexts(nic) or {}).get(outcome.flow_context)
-            what = f"queues of RSS context {outcome.flow_context} of NIC {self.nic}"
-            if table is None or set(table) != _queues(outcome):
-                raise difference(what, _queues(outcome), table and set(table))
-        found = {_match(rule): _target(rule) for rule in self._found(context, nic)}
-        for rule in self.rules(outcome):
-            if found.get(_match(rule)) != _target(rule):
-                what = f"target of the flow rule {_words(rule)} of NIC {self.nic}"
-                raise difference(what, _target(rule), found.get(_match(rule)))
+        with checking_nic(self.nic):
+            feature = context.host.ethtool.feature(nic, NTUPLE)
+            if feature is None or not feature.on:
+                raise difference(f"feature ntuple-filters of NIC {self.nic}", "on", "off")
+            if outcome.flow_context:
+                table = (context.host.ethtool.contexts(nic) or {}).get(outcome.flow_context)
+                what = f"queues of RSS context {outcome.flow_context} of NIC {self.nic}"
+                if table is None or set(table) != _queues(outcome):
+                    raise difference(what, _queues(outcome), table and set(table))
+            found = {_match(rule): _target(rule) for rule in self._found(context, nic)}
+            for rule in self.rules(outcome):
+                if found.get(_match(rule)) != _target(rule):
+                    what = f"target of the flow rule {_words(rule)} of NIC {self.nic}"
+                    raise difference(what, _target(rule), found.get(_match(rule)))
 
     def describe(self) -> str:
         """In words."""

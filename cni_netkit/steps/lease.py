@@ -13,7 +13,7 @@ from cni_netkit.attachment import bears
 from cni_netkit.kernel.errors import KernelError, NoNamespace
 from cni_netkit.outcome import Outcome
 from cni_netkit.spec.errors import CNIError, Code
-from cni_netkit.steps.base import difference, missing_nic
+from cni_netkit.steps.base import checking_nic, difference, missing_nic, undoing_on_nic
 
 if TYPE_CHECKING:
     from cni_netkit.context import Context
@@ -74,7 +74,8 @@ class Leases:
         if nic is None or context.container is None:
             return
         if not outcome.host_index:
-            self._end_disguised(context, outcome, nic)
+            with undoing_on_nic():
+                self._end_disguised(context, outcome, nic)
         queues, holder = [queue for queue, _ in outcome.leases], context.container.netns
         until = time.monotonic() + CLOSING_SECONDS
         # A release goes on whatever there may be in the way of looking.
@@ -113,7 +114,8 @@ class Leases:
         if link is None:
             raise difference(f"device {self.device} in the container", "a device", None)
         nsid = context.host.id_of(context.inside)
-        lent = {queue.number: queue for queue in context.host.queues.all(nic.index)}
+        with checking_nic(self.nic):
+            lent = {queue.number: queue for queue in context.host.queues.all(nic.index)}
         own = {queue.number for queue in context.inside.queues.all(link.index)}
         for nic_queue, number in outcome.leases:
             expected = f"leased to queue {number} of {self.device} in the container"

@@ -2,9 +2,11 @@
 
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from cni_netkit.kernel.queues.queues import Queues
 from tests.kernel import judge
 from tests.kernel.conftest import Answer, Conf, Node
 
@@ -160,3 +162,33 @@ def test_status_does_not_mind_exhausted_queues(node: Node, conf: Conf) -> None:
     node.add(configuration, node.container())
     assert node.call("ADD", configuration, node.container()).error["code"] == 101
     assert node.call("STATUS", configuration).ok
+
+
+@pytest.mark.parametrize(("verb", "code"), [("DEL", 0), ("GC", 0), ("CHECK", 105)])
+def test_nic_that_goes_meanwhile(
+    node: Node, conf: Conf, monkeypatch: pytest.MonkeyPatch, verb: str, code: int
+) -> None:
+    """It was there when it was looked up, and is not when its queues are."""
+    nic, c = node.nic(), node.container()
+    configuration = conf(pairing="single", ipam=None, lease={"device": nic})
+    result = node.add(configuration, c)
+    original = Queues.all
+
+    def gone_meanwhile(self: Queues, index: int) -> Any:
+        if node.nics:
+            node.remove_nic()
+        return original(self, index)
+
+    monkeypatch.setattr(Queues, "all", gone_meanwhile)
+    if verb == "CHECK":
+        answer = node.check(configuration, c, result)
+    else:
+        more = {"cni.dev/valid-attachments": []} if verb == "GC" else {}
+        answer = node.call(verb, {**configuration, **more}, c if verb == "DEL" else "")
+    assert node.nics == []
+    assert (answer.error["code"] if answer.status else 0) == code
+    if code:
+        assert f"NIC {nic}: expected a device, found none" in answer.error["msg"]
+        assert node.call("DEL", configuration, c).ok
+    assert not list(Path("/var/lib/cni/netkit/net").glob("*.json"))
+    assert judge.link("eth0", c) is None
