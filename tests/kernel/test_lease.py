@@ -8,7 +8,7 @@ import pytest
 
 from cni_netkit.kernel.queues.queues import Queues
 from tests.kernel import judge
-from tests.kernel.conftest import Answer, Conf, Node
+from tests.kernel.conftest import JSON, Answer, Conf, Node
 
 PAIRINGS = pytest.mark.parametrize("pairing", ["pair", "single"])
 
@@ -183,7 +183,7 @@ def test_nic_that_goes_meanwhile(
     if verb == "CHECK":
         answer = node.check(configuration, c, result)
     else:
-        more = {"cni.dev/valid-attachments": []} if verb == "GC" else {}
+        more: JSON = {"cni.dev/valid-attachments": []} if verb == "GC" else {}
         answer = node.call(verb, {**configuration, **more}, c if verb == "DEL" else "")
     assert node.nics == []
     assert (answer.error["code"] if answer.status else 0) == code
