@@ -16,7 +16,7 @@ import grpc
 import pytest
 import yaml
 
-from tests import oci
+from tests.containers import oci
 from tests.kernel import judge
 from tests.kernel.conftest import Answer, Node
 from tests.kubernetes import containerd, kubelet

@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
+from tests.containers import images
 from tests.kernel import judge
-from tests.runtimes import image
 from tests.runtimes.containerd_config import configuration_of
 from tests.runtimes.cri import CRI, CRIError
 from tests.runtimes.runtime import JSON, NOTHING, Asked, Place, Pod, Refused, Runtime, fetched
@@ -66,7 +66,7 @@ class Containerd(Runtime):
         return True
 
     def _import_image(self) -> None:
-        file = image.archive(self.place.folder / "image.tar")
+        file = images.busybox(self.place.folder / "image.tar")
         # The transfer service of 2.x would unpack for overlayfs only.
         local = ["--local"] if self.second else []
         command = ["images", "import", *local, "--snapshotter", "native", str(file)]

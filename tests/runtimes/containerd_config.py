@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from tests.runtimes import image
+from tests.containers import images
 from tests.runtimes.runtime import JSON, Place, fetched
 
 CRI = "io.containerd.grpc.v1.cri"
@@ -41,7 +41,7 @@ def configuration_of(
 
 
 def _first(tables: Tables, place: Place, handlers: Mapping[str, Path]) -> None:
-    tables[_plugin(CRI)]["sandbox_image"] = image.NAME
+    tables[_plugin(CRI)]["sandbox_image"] = images.BUSYBOX
     _runtime(tables, CRI, handlers)
     tables[_plugin(CRI, "containerd")]["snapshotter"] = "native"
     tables[_plugin(CRI, "cni")] = {
@@ -51,9 +51,9 @@ def _first(tables: Tables, place: Place, handlers: Mapping[str, Path]) -> None:
 
 
 def _second(tables: Tables, place: Place, handlers: Mapping[str, Path]) -> None:
-    images, runtime = "io.containerd.cri.v1.images", "io.containerd.cri.v1.runtime"
-    tables[_plugin(images)] = {"snapshotter": "native"}
-    tables[_plugin(images, "pinned_images")] = {"sandbox": image.NAME}
+    pulled, runtime = "io.containerd.cri.v1.images", "io.containerd.cri.v1.runtime"
+    tables[_plugin(pulled)] = {"snapshotter": "native"}
+    tables[_plugin(pulled, "pinned_images")] = {"sandbox": images.BUSYBOX}
     tables[_plugin("io.containerd.nri.v1.nri")] = {"disable": True}
     _runtime(tables, runtime, handlers)
     tables[_plugin(runtime)]["enable_cdi"] = False

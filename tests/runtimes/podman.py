@@ -7,8 +7,8 @@ import subprocess
 from functools import cached_property
 from pathlib import Path
 
+from tests.containers import images
 from tests.kernel import judge
-from tests.runtimes import image
 from tests.runtimes.containerd import remove_group
 from tests.runtimes.runtime import JSON, NOTHING, Asked, Place, Pod, Refused, Runtime, fetched
 
@@ -38,7 +38,7 @@ class Podman(Runtime):
                 '[storage]\ndriver = "vfs"\n'
                 f'graphroot = "{folder}/graph"\nrunroot = "{folder}/runroot"\n'
             )
-            image.folder(folder / "root")
+            images.busybox_folder(folder / "root")
 
     def kill(self) -> None:
         """SIGKILL to every conmon: whoever watches the containers is gone."""
@@ -73,7 +73,7 @@ class Podman(Runtime):
         try:
             identifier = self._podman(
                 *("run", "--detach", "--name", name, "--network", network, *published),
-                *("--rootfs", str(self.place.folder / "root"), *image.FOREVER),
+                *("--rootfs", str(self.place.folder / "root"), *images.FOREVER),
             ).strip()
         except Refused:
             # It keeps the container that it could not start.
