@@ -1,0 +1,217 @@
+"""A node: a machine of namespaces, with a kubelet and a containerd of its own."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from tests.cluster.control_plane import PORT, SERVICE_ADDRESS, STARTING, ControlPlane
+from tests.cluster.process import Process
+from tests.kernel import judge
+
+JSON = dict[str, Any]
+BRIDGE = "cluster"
+PREFIXES = ("10.9.0.{}/24", "fd00:9::{}/64")
+ENTER = ("--mount", "--uts", "--ipc", "--net", "--pid", "--cgroup")
+CONTAINERD = "/run/containerd/containerd.sock"
+PAUSE = "docker.io/library/pause:lab"
+
+
+def addresses(number: int) -> list[str]:
+    """A node's addresses on the link."""
+    return [each.format(number).partition("/")[0] for each in PREFIXES]
+
+
+def make_link(number: int) -> None:
+    """The link that joins all nodes, with this namespace at one of its addresses."""
+    judge.run("ip", "link", "add", BRIDGE, "type", "bridge")
+    for each in PREFIXES:
+        judge.run("ip", "addr", "add", each.format(number), "dev", BRIDGE, "nodad")
+    judge.run("ip", "link", "set", BRIDGE, "up")
+
+
+class Machine:
+    """One node. It can be powered off, booted again, taken off the link, given another address."""
+
+    def __init__(
+        self, name: str, number: int, folder: Path, programs: Path, plane: ControlPlane
+    ) -> None:
+        self.name, self.number, self.folder = name, number, folder
+        self._programs, self._plane = programs, plane
+        for each in ("disk", "logs"):
+            (folder / each).mkdir(parents=True)
+        self._first: subprocess.Popen[bytes] | None = None
+        self.containerd: Process
+        self.kubelet: Process
+
+    @property
+    def pid(self) -> int:
+        """Of its first process, as this namespace sees it."""
+        assert self._first, f"{self.name} is off"
+        return self._children(self._first.pid)[0]
+
+    @property
+    def enter(self) -> tuple[str, ...]:
+        """What goes before a command that shall run on it."""
+        return ("nsenter", f"--target={self.pid}", *ENTER, "--")
+
+    def run(self, *command: str, check: bool = True) -> str:
+        """Run a command on it; its standard output."""
+        return judge.run(*self.enter, *command, check=check)
+
+    def boot(self) -> None:
+        """Power it on: as after a power cut, where it was on before."""
+        apart = ("--net", "--mount", "--pid", "--uts", "--ipc", "--fork", "--kill-child")
+        first = Path(__file__).with_name("first.py")
+        self._first = subprocess.Popen(
+            [
+                *("unshare", *apart, "--propagation", "private", "--mount-proc"),
+                *(sys.executable, "-I", first, self.name, self.folder / "disk"),
+            ],
+            env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
+        )
+        judge.wait_for(self._is_up, f"{self.name} is up", 60)
+        self._plug()
+        self.containerd = self._process("containerd", "containerd", "--config", self._containerd())
+        self.kubelet = self._process("kubelet", self._programs / "kubelet", *self._kubelet())
+
+    def start(self) -> None:
+        """Start containerd and kubelet."""
+        self.containerd.start()
+        self.containerd.wait_for(
+            lambda: self.run("ctr", "--address", CONTAINERD, "version", check=False),
+            "an answer",
+            STARTING,
+        )
+        self.kubelet.start()
+
+    def load(self, image: Path) -> None:
+        """Have an image there."""
+        self.run(
+            *("ctr", "--address", CONTAINERD, "--namespace", "k8s.io"),
+            *("images", "import", "--local", str(image)),
+        )
+
+    def power_off(self) -> None:
+        """All that runs on it is gone at once, and its devices with it."""
+        assert self._first
+        os.kill(self.pid, signal.SIGKILL)
+        self._first.wait(60)
+        self._first = None
+        for each in (self.kubelet, self.containerd):
+            each.end(signal.SIGKILL)
+        judge.wait_for(lambda: not judge.link(self._plug_name), "its plug is gone", 60)
+
+    def logs(self) -> dict[str, str]:
+        """The end of each log, by program."""
+        return {
+            f"{self.name} {each.log.stem}": each.end_of_log()
+            for each in (self.containerd, self.kubelet)
+        }
+
+    @property
+    def _plug_name(self) -> str:
+        return f"plug-{self.number}"
+
+    def _plug(self) -> None:
+        """Connect it with the link; the API server's service address leads to the API server.
+
+        The latter is kube-proxy's work, which these nodes have not.
+        """
+        judge.run(
+            *("ip", "link", "add", self._plug_name, "type", "veth"),
+            *("peer", "name", "eth0", "netns", str(self.pid)),
+        )
+        judge.run("ip", "link", "set", self._plug_name, "master", BRIDGE, "up")
+        self.run("ip", "link", "set", "lo", "up")
+        for each in PREFIXES:
+            self.run("ip", "addr", "add", each.format(self.number), "dev", "eth0", "nodad")
+        self.run("ip", "link", "set", "eth0", "up")
+        self.run("ip", "route", "add", "default", "via", self._plane.address)
+        self.run("ip", "-6", "route", "add", "default", "via", addresses(254)[1])
+        rules = "\n".join(
+            f"add rule ip service {chain} ip daddr {SERVICE_ADDRESS} tcp dport 443"
+            f" dnat to {self._plane.address}:{PORT}"
+            for chain in ("prerouting", "output")
+        )
+        self.run(
+            "nft",
+            "add table ip service;"
+            "add chain ip service prerouting { type nat hook prerouting priority dstnat; };"
+            "add chain ip service output { type nat hook output priority dstnat; };"
+            + rules.replace("\n", ";"),
+        )
+
+    def _is_up(self) -> bool:
+        assert self._first
+        assert self._first.poll() is None, f"{self.name} did not boot"
+        children = self._children(self._first.pid)
+        return bool(children) and Path(f"/proc/{children[0]}/root/run/up").exists()
+
+    @staticmethod
+    def _children(pid: int) -> list[int]:
+        return [int(each) for each in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+    def _process(self, name: str, *command: str | Path) -> Process:
+        return Process(self.folder / "logs" / f"{name}.log", command, prefix=self.enter)
+
+    def _containerd(self) -> Path:
+        """Its configuration: the defaults of version 2 but for what a lab does not have."""
+        runc = judge.run("which", "runc").strip()
+        path = self.folder / "containerd.toml"
+        path.write_text(f"""
+version = 3
+disabled_plugins = ["io.containerd.internal.v1.opt", "io.containerd.nri.v1.nri"]
+[plugins."io.containerd.cri.v1.images"]
+  snapshotter = "overlayfs"
+  [plugins."io.containerd.cri.v1.images".pinned_images]
+    sandbox = "{PAUSE}"
+[plugins."io.containerd.cri.v1.runtime"]
+  restrict_oom_score_adj = true
+  enable_cdi = false
+  [plugins."io.containerd.cri.v1.runtime".containerd.runtimes.runc]
+    runtime_type = "io.containerd.runc.v2"
+    [plugins."io.containerd.cri.v1.runtime".containerd.runtimes.runc.options]
+      BinaryName = "{runc}"
+[plugins."io.containerd.grpc.v1.cri"]
+  stream_server_address = "127.0.0.1"
+""")
+        return path
+
+    def _kubelet(self) -> list[str]:
+        path = self.folder / "kubelet.json"
+        path.write_text(json.dumps(kubelet_configuration()))
+        return [
+            f"--kubeconfig={self._plane.kubeconfig_of[self.name]}",
+            f"--config={path}",
+            f"--hostname-override={self.name}",
+            f"--node-ip={','.join(addresses(self.number))}",
+            "--cert-dir=/var/lib/kubelet/pki",
+        ]
+
+
+def kubelet_configuration() -> JSON:
+    """KubeletConfiguration v1beta1: small, quick to notice, and with nothing the lab lacks."""
+    return {
+        "apiVersion": "kubelet.config.k8s.io/v1beta1",
+        "kind": "KubeletConfiguration",
+        "authentication": {"anonymous": {"enabled": True}, "webhook": {"enabled": False}},
+        "authorization": {"mode": "AlwaysAllow"},
+        "containerRuntimeEndpoint": f"unix://{CONTAINERD}",
+        "cgroupDriver": "cgroupfs",
+        "cpuCFSQuota": False,
+        "failSwapOn": False,
+        "enforceNodeAllocatable": [],
+        "evictionHard": {"memory.available": "1Mi", "nodefs.available": "0%"},
+        "localStorageCapacityIsolation": False,
+        "makeIPTablesUtilChains": False,
+        "resolvConf": "",
+        "nodeStatusUpdateFrequency": "4s",
+        "syncFrequency": "2s",
+        "volumeStatsAggPeriod": "0s",
+        "imageMinimumGCAge": "24h",
+        "serializeImagePulls": False,
+    }
