@@ -9,7 +9,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from tests.cluster.api import Api
+from tests.cluster.api import Api, Refused
 from tests.cluster.process import Process
 
 JSON = dict[str, Any]
@@ -93,7 +93,10 @@ class ControlPlane:
         return done.stdout
 
     def _is_ready(self) -> bool:
-        return bool(self.api.get("/readyz") == "ok")
+        try:
+            return bool(self.api.get("/readyz") == "ok")
+        except Refused:
+            return False
 
     def _process(self, name: str, *arguments: str) -> Process:
         return Process(self.folder / "logs" / f"{name}.log", [self._programs / name, *arguments])

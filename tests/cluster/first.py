@@ -24,6 +24,7 @@ def main(name: str, disk: Path) -> None:
     os.sched_setaffinity(0, range(os.cpu_count() or 1))
     # As what runs machines in containers does: the root of the groups is the node's, and holds no process.
     group = Path("/sys/fs/cgroup", name)
+    hand_on_controllers()
     (group / "init").mkdir(parents=True, exist_ok=True)
     (group / "cgroup.procs").write_text("0")
     libc = ctypes.CDLL(None, use_errno=True)
@@ -35,7 +36,7 @@ def main(name: str, disk: Path) -> None:
     run("mount", "-t", "sysfs", "sysfs", "/sys")
     run("mount", "-t", "cgroup2", "cgroup2", "/sys/fs/cgroup")
     run("mount", "-t", "bpf", "bpf", "/sys/fs/bpf")
-    Path("/sys/fs/cgroup/cgroup.subtree_control").write_text(CONTROLLERS)
+    hand_on_controllers()
     for folder in EMPTY:
         run("mount", "-t", "tmpfs", "tmpfs", folder)
     for folder in ON_DISK:
@@ -50,6 +51,11 @@ def main(name: str, disk: Path) -> None:
     while True:
         signal.sigwait({signal.SIGCHLD})
         reap()
+
+
+def hand_on_controllers() -> None:
+    """To the groups below the root that is seen here."""
+    Path("/sys/fs/cgroup/cgroup.subtree_control").write_text(CONTROLLERS)
 
 
 def describe_processors() -> None:

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -132,18 +133,14 @@ class Machine:
         self.run("ip", "link", "set", "eth0", "up")
         self.run("ip", "route", "add", "default", "via", self._plane.address)
         self.run("ip", "-6", "route", "add", "default", "via", addresses(254)[1])
-        rules = "\n".join(
-            f"add rule ip service {chain} ip daddr {SERVICE_ADDRESS} tcp dport 443"
-            f" dnat to {self._plane.address}:{PORT}"
-            for chain in ("prerouting", "output")
-        )
-        self.run(
-            "nft",
-            "add table ip service;"
-            "add chain ip service prerouting { type nat hook prerouting priority dstnat; };"
-            "add chain ip service output { type nat hook output priority dstnat; };"
-            + rules.replace("\n", ";"),
-        )
+        for chain in ("prerouting", "output"):
+            hook = f"type nat hook {chain} priority -100;"
+            self.run(
+                "nft",
+                f"add table ip service; add chain ip service {chain} {{ {hook} }};"
+                f"add rule ip service {chain} ip daddr {SERVICE_ADDRESS} tcp dport 443"
+                f" dnat to {self._plane.address}:{PORT}",
+            )
 
     def _is_up(self) -> bool:
         assert self._first
@@ -153,7 +150,13 @@ class Machine:
 
     @staticmethod
     def _children(pid: int) -> list[int]:
-        return [int(each) for each in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+        found = []
+        for each in Path("/proc").glob("[0-9]*/stat"):
+            with suppress(OSError):
+                # proc_pid_stat(5): the parent's is the second after the name in parentheses.
+                parent = each.read_text().rpartition(")")[2].split()[1]
+                found += [int(each.parent.name)] if parent == str(pid) else []
+        return found
 
     def _process(self, name: str, *command: str | Path) -> Process:
         return Process(self.folder / "logs" / f"{name}.log", command, prefix=self.enter)
