@@ -21,3 +21,12 @@ def _with_spec(step: JSON) -> JSON:
     else:
         spec |= {"name": container, "peer_name": "", "mac": mac, "peer_mac": None}
     return {"step": "device", "spec": spec, "addressed": step["addressed"]}
+
+
+def masquerade_without_exceptions(record: JSON) -> JSON:
+    """From 2 to 3: whether a chain of masquerading looks up what is excepted; none did."""
+    return {**record, "steps": [_without_exceptions(step) for step in record["steps"]]}
+
+
+def _without_exceptions(step: JSON) -> JSON:
+    return {**step, "excluded": None} if step["step"] == "masquerade" else step

@@ -137,7 +137,8 @@ def steps(
             addresses = () if conf.ipam is not None else tuple(chained)
             plan.append(Flows(nic, attachment.ifname, flows, addresses))
     if conf.ip_masq:
-        plan.append(Masquerade(attachment.host_device, attachment.alias))
+        excluded = tuple(map(str, conf.non_masquerade_cidrs))
+        plan.append(Masquerade(attachment.host_device, attachment.alias, excluded))
     return tuple(plan)
 
 

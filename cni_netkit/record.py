@@ -10,9 +10,9 @@ from typing import Any
 
 from cni_netkit.attachment import Attachment
 from cni_netkit.formats import Format
-from cni_netkit.migrations import describe_the_device_once
+from cni_netkit.migrations import describe_the_device_once, masquerade_without_exceptions
 
-FORMAT = Format(migrations=(describe_the_device_once,))
+FORMAT = Format(migrations=(describe_the_device_once, masquerade_without_exceptions))
 """A new one has its line in the CHANGELOG, and a record in `tests/records`."""
 
 

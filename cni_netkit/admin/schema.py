@@ -65,6 +65,10 @@ COMBINATIONS: list[JSON] = [
         },
     },
     {
+        "if": _has("nonMasqueradeCIDRs", {"type": "array", "minItems": 1}),
+        "then": _given("ipMasq", True),
+    },
+    {
         "if": _given("ipMasq", True),
         "then": _has("ipam", {"type": "object"}),
     },

@@ -126,6 +126,27 @@ IFF_UP = 0x1
 IFA_F_NODAD = 0x02
 IFA_F_NOPREFIXROUTE = 0x200
 
+# include/uapi/linux/netfilter/nf_tables.h; what else there is of it, pyroute2 knows
+NFTA_LIST_ELEM = 1
+NFTA_DATA_VALUE = 1
+NFTA_SET_TABLE = 1
+NFTA_SET_NAME = 2
+NFTA_SET_FLAGS = 3
+NFTA_SET_KEY_TYPE = 4
+NFTA_SET_KEY_LEN = 5
+NFTA_SET_ID = 10
+NFTA_SET_USERDATA = 13
+NFT_SET_INTERVAL = 4
+NFTA_SET_ELEM_LIST_TABLE = 1
+NFTA_SET_ELEM_LIST_SET = 2
+NFTA_SET_ELEM_LIST_ELEMENTS = 3
+NFTA_SET_ELEM_KEY = 1
+NFTA_SET_ELEM_FLAGS = 3
+NFT_SET_ELEM_INTERVAL_END = 1
+
+# include/libnftnl/udata.h of libnftnl, enum nftnl_udata_set_types
+NFTNL_UDATA_SET_COMMENT = 7
+
 # include/uapi/linux/genetlink.h
 GENL_ID_CTRL = 16
 CTRL_CMD_GETFAMILY = 3

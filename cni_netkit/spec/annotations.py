@@ -41,8 +41,8 @@ CHOICES = (
 
 Not those with a path on the host or addresses in them (log, ipam, bpf); nor those by which GC,
 which is sent no annotations, finds an attachment whose record was lost (name, ifName, pairing,
-ipMasq); nor what concerns the node (fallback, ipMasqBackend); nor dns, for which a pod has words
-of its own.
+ipMasq); nor what concerns the node or all of a network (fallback, ipMasqBackend,
+nonMasqueradeCIDRs); nor dns, for which a pod has words of its own.
 """
 
 

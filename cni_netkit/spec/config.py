@@ -10,12 +10,14 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError, model_validator
 
 from cni_netkit.spec import faults, ipam
+from cni_netkit.spec.addresses import Network
 from cni_netkit.spec.annotations import CHOICES, Chosen, choose, valid_choice
 from cni_netkit.spec.dns import DNS, CapabilityDNS
 from cni_netkit.spec.errors import CNIError
 from cni_netkit.spec.faults import Fault
+from cni_netkit.spec.forms import SUBNET
 from cni_netkit.spec.lease import Lease
-from cni_netkit.spec.model import IFNAME, PATH, Form, Model, fold_keys, zero_or
+from cni_netkit.spec.model import IFNAME, PATH, Form, Model, at_most, fold_keys, zero_or
 from cni_netkit.spec.runtime import DeviceID, Limits, RuntimeConfig
 
 MTU = zero_or(68, 65535, "automatic")
@@ -32,6 +34,7 @@ BRIDGE_KEYS = frozenset(
 """Keys that are left standing where "netkit" is written in the place of "bridge"."""
 
 PLANNED_KEY = Form("left out", schema={"type": "null"})
+RANGES = at_most(1024, "subnets of the form 10.244.0.0/16")
 CHOICE_WORDS = f"the keys that a pod may choose: {', '.join(CHOICES)}"
 CHOICE = Form(f"one of {CHOICE_WORDS}", valid_choice, {"enum": [*CHOICES]})
 
@@ -140,6 +143,18 @@ class NetConf(Model):
     ip_masq_backend: Literal["nftables"] = "nftables"
     """What masquerades."""
 
+    non_masquerade_cidrs: Annotated[
+        tuple[Annotated[Network, SUBNET], ...],
+        Field(alias="nonMasqueradeCIDRs", strict=False),
+        RANGES,
+    ] = ()
+    """What goes to these ranges is not masqueraded, for example to other nodes' pods; nor is what
+    goes to the container's own subnet, and multicast. The newest list holds for all containers of
+    the network at once.
+
+    Needs: `ipMasq: true`
+    """
+
     lease: Lease | None = None
     """Receive queues of a physical NIC for the container's device.
 
@@ -222,6 +237,8 @@ def _impossible(conf: NetConf) -> Iterable[str]:
         yield 'a MAC address needs mode "l2": an l3 device has none'
     if conf.ip_masq and conf.ipam is None:
         yield "ipMasq needs ipam: there are no addresses to masquerade"
+    if conf.non_masquerade_cidrs and not conf.ip_masq:
+        yield "nonMasqueradeCIDRs needs ipMasq: without it nothing is masqueraded"
     if conf.ipam is not None and not isinstance(conf.ipam.get("type"), str):
         yield "ipam.type is missing: name an IPAM plugin, for example host-local"
 

@@ -84,6 +84,17 @@ def zero_or(least: int, most: int, nought: str, unit: str = "") -> Form:
     return Form(f"0 ({nought}) or from {least} to {most}{unit}", check, schema)
 
 
+def at_most(number: int, what: str) -> Form:
+    """A list that is not too long."""
+
+    def check(value: tuple[Any, ...]) -> tuple[Any, ...]:
+        if len(value) > number:
+            raise ValueError(f"has {len(value)} entries, of at most {number}")
+        return value
+
+    return Form(f"a list of up to {number} {what}", check, {"maxItems": number})
+
+
 def without_null(given: object) -> object:
     """Leave out keys whose value is null: for Go, that writes them, they are absent."""
     if not isinstance(given, Mapping):

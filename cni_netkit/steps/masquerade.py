@@ -17,17 +17,25 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Masquerade:
-    """The rules that give packets leaving the node its address; `chain` is the attachment's own."""
+    """The rules that give packets leaving the node its address; `chain` is the attachment's own.
+
+    `excluded` are ranges that the network does not masquerade towards; None where the chain is from
+    a release that knew none.
+    """
 
     name: ClassVar[str] = "masquerade"
     chain: str
     comment: str
+    excluded: tuple[str, ...] | None
 
     def do(self, context: Context, outcome: Outcome) -> None:
         """Add the rules."""
         addresses = _addresses(outcome)
+        network = context.attachment.network
         try:
-            context.host.masquerading.add(self.chain, self.comment, addresses)
+            context.host.masquerading.add(
+                self.chain, self.comment, addresses, network, self.excluded or ()
+            )
         except KernelError as error:
             if error.errno != errno.EEXIST:
                 raise
@@ -39,10 +47,14 @@ class Masquerade:
 
     def undo(self, context: Context, outcome: Outcome) -> None:
         """Remove them."""
-        context.host.masquerading.remove(self.chain, _addresses(outcome))
+        network = context.attachment.network
+        context.host.masquerading.remove(self.chain, _addresses(outcome), network)
 
     def check(self, context: Context, outcome: Outcome) -> None:
-        """One rule an address, and each address sent to them."""
+        """One rule an address, each address sent to them, and each with the exceptions.
+
+        Not what those are: that is the newest configuration's affair, not this one's.
+        """
         addresses = _addresses(outcome)
         rules, reached = context.host.masquerading.found(self.chain, addresses)
         if rules != len(addresses):
@@ -56,6 +68,16 @@ class Masquerade:
                 f"addresses that nftables table cni-netkit sends to chain {self.chain}",
                 addresses,
                 reached,
+            )
+        if self.excluded is None:
+            return
+        excepting = context.host.masquerading.excepting(self.chain, context.attachment.network)
+        if excepting != len(addresses):
+            raise difference(
+                f"masquerade rules in chain {self.chain} of nftables table cni-netkit that look "
+                "the network's nonMasqueradeCIDRs up",
+                len(addresses),
+                excepting,
             )
 
     def describe(self) -> str:

@@ -150,11 +150,11 @@ def test_transaction_that_is_turned_down(faults: Faults, node: Node) -> None:
 
     def add() -> None:
         with closing(Namespace.current()) as host:
-            host.masquerading.add(chain, "text", addresses)
+            host.masquerading.add(chain, "text", addresses, "net", ["10.0.0.0/8"])
 
     def remove() -> None:
         with closing(Namespace.current()) as host:
-            host.masquerading.remove(chain, addresses)
+            host.masquerading.remove(chain, addresses, "net")
 
     for _ in each_fault(faults, add):
         remove()

@@ -80,6 +80,11 @@ def qdisc(device: str, kind: str) -> Any:
     return next((each for each in found if each["kind"] == kind), None)
 
 
+def nft(*arguments: str) -> Any:
+    """What `nft -j` lists, as objects."""
+    return json.loads(run("nft", "-j", *arguments))["nftables"]
+
+
 def routes(netns: str = "", family: str = "-4") -> dict[str, Any]:
     """Routes of the main table by destination."""
     return {each["dst"]: each for each in ip(family, "route", netns=netns)}

@@ -298,6 +298,18 @@ def test_masquerade_rule_gone(attach: Attach, damage: str) -> None:
     assert f"chain {found.host}" in text
 
 
+def test_masquerade_rule_that_knows_no_exceptions(attach: Attach) -> None:
+    """Rules that would masquerade also what goes to nonMasqueradeCIDRs."""
+    found = attach(ipMasq=True, nonMasqueradeCIDRs=["10.0.0.0/8"])
+    chain = f"inet cni-netkit {found.host}"
+    judge.run("nft", f"flush chain {chain}")
+    for saddr in ("ip saddr 10.1.0.2", "ip6 saddr fd00:1::2"):
+        judge.run("nft", f"add rule {chain} {saddr} masquerade")
+    text = found.difference()
+    assert f"chain {found.host} of nftables table cni-netkit" in text
+    assert text.endswith("look the network's nonMasqueradeCIDRs up: expected 2, found 0")
+
+
 def test_ipam_lost_the_address(attach: Attach) -> None:
     """IPAM's files are gone."""
     found = attach()

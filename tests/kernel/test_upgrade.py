@@ -1,12 +1,14 @@
 """Upgrades and the way back across a change of the records' format, every example being attached.
 
-"Before" are records as the release before wrote them, of format 1: today's, written back to it; that
-they are like the ones in tests/records, which that release wrote, is compared. "Next" is a release of
-another format, by a field of another name. An agent of this process answers the requests, so that
-the one and the other can be put in use under attachments that live on.
+"Before" are records as releases before wrote them, of each older format: today's, written back to it;
+that they are like the ones in tests/records, which those releases wrote, is compared. What they made
+otherwise in the kernel is put there, too. "Next" is a release of another format, by a field of another
+name. An agent of this process answers the requests, so that the one and the other can be put in use
+under attachments that live on.
 """
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,7 +25,7 @@ from tests.kernel.conftest import JSON, Node
 from tests.kernel.examples import EXAMPLES, others, without_cache
 
 STORE = Path("/var/lib/cni/netkit")
-KEPT = Path(__file__).parents[1] / "records" / "attachments-1"
+KEPT = Path(__file__).parents[1] / "records"
 
 pytestmark = [pytest.mark.once, pytest.mark.skipif(not CNITOOL, reason=NO_CNITOOL)]
 
@@ -103,8 +105,16 @@ def next_release(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         yield
 
 
-def written_back(fields: JSON) -> JSON:
-    """A record as the release before wrote it: no number, and the device's fields side by side."""
+def written_back(fields: JSON, number: int) -> JSON:
+    """A record as a release of an older format wrote it."""
+    fields["format"] = number
+    for step in fields["steps"]:
+        step.pop("excluded", None)
+    return _written_back_to_1(fields) if number == 1 else fields
+
+
+def _written_back_to_1(fields: JSON) -> JSON:
+    """No number, and the device's fields side by side."""
     for later in ("format", "boot", "host_identity"):
         del fields[later]
     for step in fields["steps"]:
@@ -131,22 +141,37 @@ def shape(fields: Any) -> Any:
     return type(fields).__name__
 
 
+def without_exceptions() -> None:
+    """Masquerading as releases before format 3 made it: no sets, and no rule that looks them up."""
+    table = judge.run("nft", "list", "table", "inet", "cni-netkit")
+    table, sets = re.subn(r"\tset nonmasquerade\S+ {.*?\n\t}\n", "", table, flags=re.DOTALL)
+    table, lookups = re.subn(r" ip6? daddr != @nonmasquerade\S+", "", table)
+    assert sets
+    assert lookups
+    judge.run("nft", "delete", "table", "inet", "cni-netkit")
+    judge.run("nft", table)
+
+
 def records_of_the_store() -> list[Path]:
     return sorted(STORE.glob("net-*/*:*.json"))
 
 
-def test_from_the_release_before(attached: Attached) -> None:
+@pytest.mark.parametrize("number", range(1, FORMAT.number))
+def test_from_a_release_before(attached: Attached, number: int) -> None:
     """What it recorded is checked, deleted by name, and collected, to the last address and queue."""
     before = attached.world()
     attached("add")
     assert len(records_of_the_store()) > len(attached.containers)
     for path in records_of_the_store():
-        old = written_back(json.loads(path.read_bytes()))
+        old = written_back(json.loads(path.read_bytes()), number)
         example, ifname = attached.examples[path.parent.name], path.stem.rpartition(":")[2]
-        kept = json.loads((KEPT / f"{example}.{ifname}.json").read_bytes())
+        kept = json.loads(
+            (KEPT / f"attachments-{number}" / f"{example}.{ifname}.json").read_bytes()
+        )
         path.write_text(json.dumps(old))
         # The configuration is cnitool's affair, and here in another version.
         assert shape(old | {"config": {}}) == shape(kept | {"config": {}})
+    without_exceptions()
     attached("check")
     networks = list(attached.containers)
     for network in networks[::2]:

@@ -223,7 +223,11 @@ def test_annotations_that_are_none(annotations: object, found: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "key", ["ipam", "log", "name", "type", "ifName", "pairing", "ipMasq", "fallback", "lease.flow"]
+    "key",
+    [
+        *("ipam", "log", "name", "type", "ifName", "pairing", "ipMasq", "nonMasqueradeCIDRs"),
+        *("fallback", "lease.flow"),
+    ],
 )
 def test_keys_that_are_never_a_pods_choice(key: str) -> None:
     """The configuration itself is refused, which STATUS tells before there is a pod."""

@@ -26,6 +26,7 @@ def nested(path: str, value: object) -> dict[str, Any]:
     around: dict[str, dict[str, Any]] = {
         "lease": {"pairing": "single"},
         "ipMasq": {"ipam": {"type": "static"}},
+        "nonMasqueradeCIDRs": {"ipMasq": True, "ipam": {"type": "static"}},
         "runtimeConfig": {"mode": "l2"},
     }
     needed = LEASE if key == "lease" else {}
@@ -93,6 +94,10 @@ BAD: list[tuple[str, list[Any]]] = [
     ("ipam", ["host-local", [], 5, True]),
     ("ipMasq", ["true", 1, 0, "yes"]),
     ("ipMasqBackend", ["iptables", "", 1]),
+    ("nonMasqueradeCIDRs", ["10.0.0.0/8", True, {}, [5], [""], ["x"], [["10.0.0.0/8"]], [{}]]),
+    ("nonMasqueradeCIDRs", [["10.0.0.0"], ["10.0.0.1/8"], ["10.0.0.0/33"], ["fd00::/129"]]),
+    ("nonMasqueradeCIDRs", [["10.0.0.0/8", "fd00::1/48"], ["::ffff:10.0.0.0/104"]]),
+    ("nonMasqueradeCIDRs", [["10.0.0.0/8"] * 1025]),
     ("lease", ["eth0", [], True, 2]),
     ("lease.device", ["", "a/b", "x" * 16, 5]),
     ("lease.count", [0, -1, 1024, "2", 1.5, True]),
@@ -148,6 +153,9 @@ def test_bad_value(path: str, value: object) -> None:
         ("policy", "drop", '(found "drop")'),
         ("lease.queues", "11-8", "runs backwards"),
         ("ifName", "a:b", '(found "a:b")'),
+        ("nonMasqueradeCIDRs", ["10.0.0.1/8"], "has host bits set, the subnet is 10.0.0.0/8"),
+        ("nonMasqueradeCIDRs", ["10.0.0.0"], 'form 10.1.0.0/16 (found "10.0.0.0")'),
+        ("nonMasqueradeCIDRs", ["::/0"] * 1025, "has 1025 entries, of at most 1024"),
     ],
 )
 def test_bad_value_is_shown(path: str, value: object, words: str) -> None:
@@ -435,6 +443,11 @@ IMPOSSIBLE = [
     ({"runtimeConfig": {"mac": MAC}}, "MAC"),
     ({"args": {"cni": {"mac": MAC}}}, "MAC"),
     ({"ipMasq": True}, "ipMasq"),
+    ({"nonMasqueradeCIDRs": ["10.0.0.0/8"]}, "nonMasqueradeCIDRs needs ipMasq"),
+    (
+        {"ipMasq": False, "ipam": IPAM, "nonMasqueradeCIDRs": ["10.0.0.0/8"]},
+        "nonMasqueradeCIDRs needs ipMasq",
+    ),
     ({"ipam": {}}, "ipam.type"),
     ({"ipam": {"type": 5}}, "ipam.type"),
 ]
@@ -469,6 +482,9 @@ def test_every_impossible_combination_is_named() -> None:
         {"pairing": "single", "lease": {**LEASE, "workload": "af_xdp"}},
         {"pairing": "single", "ipam": IPAM, "mtu": 9000, "headroom": 256},
         {"fallback": "veth", "ipam": IPAM, "ipMasq": True, "scrub": "none"},
+        {"ipam": IPAM, "ipMasq": True, "nonMasqueradeCIDRs": ["10.0.0.0/8", "fd00::/48", "::/0"]},
+        {"ipam": IPAM, "ipMasq": True, "nonMasqueradeCIDRs": ["10.0.0.0/8"] * 1024},
+        {"nonMasqueradeCIDRs": []},
         {"policy": "blackhole", "peerPolicy": "blackhole", "lease": {**LEASE, "count": 2}},
         {"lease": {**LEASE, "count": 2, "queues": "1-2", "workload": "io_uring"}},
     ],

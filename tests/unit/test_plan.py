@@ -210,7 +210,15 @@ def test_neighbours(more: dict[str, Any], features: frozenset[str], expected: bo
 def test_masquerade() -> None:
     """The rules have the attachment's own names, so that they are found without it."""
     rules = plan_of(**IPAM, ipMasq=True)[-1]
-    assert rules == Masquerade(ATTACHMENT.host_device, ATTACHMENT.alias)
+    assert rules == Masquerade(ATTACHMENT.host_device, ATTACHMENT.alias, ())
+
+
+def test_masquerade_with_exceptions() -> None:
+    """As they were given."""
+    ranges = ("10.244.0.0/16", "fd00:244::/48")
+    rules = plan_of(**IPAM, ipMasq=True, nonMasqueradeCIDRs=[*ranges])[-1]
+    assert isinstance(rules, Masquerade)
+    assert rules.excluded == ranges
 
 
 @pytest.mark.parametrize(

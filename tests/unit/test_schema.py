@@ -25,6 +25,12 @@ NOT_TO_BE_EXPRESSED: list[tuple[str, object]] = [
     ("lease.queues", "11-8"),
     ("lease.queues", "65536"),
     ("lease.queues", "0-99999"),
+    *(
+        ("nonMasqueradeCIDRs", [each])
+        for each in ("", "x", "10.0.0.0", "10.0.0.1/8", "10.0.0.0/33", "fd00::/129")
+    ),
+    ("nonMasqueradeCIDRs", ["10.0.0.0/8", "fd00::1/48"]),
+    ("nonMasqueradeCIDRs", ["::ffff:10.0.0.0/104"]),
 ]
 """What only the program refuses, of `BAD`."""
 

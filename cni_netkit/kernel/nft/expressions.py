@@ -26,7 +26,7 @@ MULTICAST = {4: ip_network("224.0.0.0/4"), 6: ip_network("ff00::/8")}
 Expression = dict[str, Any]
 
 
-def lookup(version: int, map_: str) -> list[Expression]:
+def jump_by_source(version: int, map_: str) -> list[Expression]:
     """Send packets of an IP version to the chain that a map has for their source address."""
     return [
         *_is_family(version),
@@ -40,8 +40,11 @@ def lookup(version: int, map_: str) -> list[Expression]:
     ]
 
 
-def masquerade(address: IPv4Interface | IPv6Interface) -> list[Expression]:
-    """Masquerade what goes from an address to outside its network, multicast excepted."""
+def masquerade(address: IPv4Interface | IPv6Interface, except_: str) -> list[Expression]:
+    """Masquerade what goes from an address to outside its network.
+
+    Except multicast, and what goes to ranges in the set `except_`.
+    """
     multicast = MULTICAST[address.version]
     return [
         *_is_family(address.version),
@@ -49,6 +52,13 @@ def masquerade(address: IPv4Interface | IPv6Interface) -> list[Expression]:
         _compare(EQUAL, address.ip.packed),
         *_destination_outside(address.network),
         *_destination_outside(multicast),
+        _load(DESTINATION[address.version]),
+        _expression(
+            "lookup",
+            ("NFTA_LOOKUP_SET", except_),
+            ("NFTA_LOOKUP_SREG", REGISTER),
+            ("NFTA_LOOKUP_FLAGS", ("NFT_LOOKUP_F_INV",)),
+        ),
         _expression("masq"),
     ]
 

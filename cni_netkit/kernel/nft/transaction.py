@@ -5,6 +5,7 @@ Follows include/uapi/linux/netfilter/nf_tables.h and net/netfilter/nf_tables_api
 """
 
 import errno
+import struct
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,6 +18,7 @@ from pyroute2.netlink.nfnetlink.nftsocket import (
     NFT_MSG_DELTABLE,
     NFT_MSG_GETCHAIN,
     NFT_MSG_GETRULE,
+    NFT_MSG_GETSET,
     NFT_MSG_GETSETELEM,
     NFT_MSG_GETTABLE,
     NFT_MSG_NEWCHAIN,
@@ -32,19 +34,49 @@ from pyroute2.netlink.nfnetlink.nftsocket import (
 )
 
 from cni_netkit.kernel.errors import KernelError
+from cni_netkit.kernel.netlink.message import Attributes, attribute, nested, text
 from cni_netkit.kernel.netlink.socket import Ask, NetlinkSocket
 from cni_netkit.kernel.nft.expressions import Expression, data
-from cni_netkit.kernel.uapi import NLM_F_APPEND, NLM_F_CREATE, NLM_F_EXCL, NLM_F_NONREC
+from cni_netkit.kernel.uapi import (
+    NFT_SET_ELEM_INTERVAL_END,
+    NFT_SET_INTERVAL,
+    NFTA_DATA_VALUE,
+    NFTA_LIST_ELEM,
+    NFTA_SET_ELEM_FLAGS,
+    NFTA_SET_ELEM_KEY,
+    NFTA_SET_ELEM_LIST_ELEMENTS,
+    NFTA_SET_ELEM_LIST_SET,
+    NFTA_SET_ELEM_LIST_TABLE,
+    NFTA_SET_FLAGS,
+    NFTA_SET_ID,
+    NFTA_SET_KEY_LEN,
+    NFTA_SET_KEY_TYPE,
+    NFTA_SET_NAME,
+    NFTA_SET_TABLE,
+    NFTA_SET_USERDATA,
+    NFTNL_UDATA_SET_COMMENT,
+    NLM_F_APPEND,
+    NLM_F_CREATE,
+    NLM_F_EXCL,
+    NLM_F_NONREC,
+)
 
 SUBSYSTEM = 10  # NFNL_SUBSYS_NFTABLES, include/uapi/linux/netfilter/nfnetlink.h
 BATCH_BEGIN, BATCH_END = 0x10, 0x11
 NFPROTO_INET = 1
+NFGENMSG = struct.pack("=BBH", NFPROTO_INET, 0, 0)
+BE32 = struct.Struct(">I")
 HOOK_POSTROUTING, PRIORITY_SRCNAT = 4, 100
 DATA_VERDICT = 0xFFFFFF00
 TYPE_ADDRESS = {4: 7, 6: 8}  # the numbers that nft(8) shows as ipv4_addr, ipv6_addr
 ADDRESS_BYTES = {4: 4, 6: 16}
 VERDICT_BYTES = 16
 JUMP = -3
+INTERVALS_A_MESSAGE = 512
+"""Their attribute has 16 bits for its length, and one of IPv6 takes 64 bytes."""
+
+Interval = tuple[bytes, bytes | None]
+"""First value, and the first behind it; None: there is none behind it."""
 
 
 class Table:
@@ -108,6 +140,36 @@ class Table:
         ]
         return self._change(nft_set_msg(), attrs, NFT_MSG_NEWSET)
 
+    def new_interval_set(self, number: int, name: str, version: int, comment: str) -> Ask:
+        """A set of ranges of addresses of an IP version, if there is none of that name yet."""
+        message = b"".join(
+            (
+                NFGENMSG,
+                text(NFTA_SET_TABLE, self.name),
+                text(NFTA_SET_NAME, name),
+                _be32(NFTA_SET_FLAGS, NFT_SET_INTERVAL),
+                _be32(NFTA_SET_KEY_TYPE, TYPE_ADDRESS[version]),
+                _be32(NFTA_SET_KEY_LEN, ADDRESS_BYTES[version]),
+                _be32(NFTA_SET_ID, number),
+                attribute(NFTA_SET_USERDATA, _user_comment(comment)),
+            )
+        )
+        return Ask(self._asked, message, _type(NFT_MSG_NEWSET), NLM_F_CREATE)
+
+    def replace_intervals(self, name: str, intervals: Sequence[Interval]) -> list[Ask]:
+        """Have these in a set, and nothing else."""
+        of = (
+            NFGENMSG
+            + text(NFTA_SET_ELEM_LIST_TABLE, self.name)
+            + text(NFTA_SET_ELEM_LIST_SET, name)
+        )
+        requests = [Ask(self._asked, of, _type(NFT_MSG_DELSETELEM))]
+        for start in range(0, len(intervals), INTERVALS_A_MESSAGE):
+            elements = map(_interval, intervals[start : start + INTERVALS_A_MESSAGE])
+            message = of + nested(NFTA_SET_ELEM_LIST_ELEMENTS, *elements)
+            requests.append(Ask(self._asked, message, _type(NFT_MSG_NEWSETELEM), NLM_F_CREATE))
+        return requests
+
     def new_rule(self, chain: str, expressions: Sequence[Expression]) -> Ask:
         """A rule at the end of a chain."""
         attrs = [
@@ -141,8 +203,11 @@ class Table:
 
     def delete_map(self, name: str) -> Ask:
         """Delete a map without entries, else EBUSY."""
-        attrs = [("NFTA_SET_TABLE", self.name), ("NFTA_SET_NAME", name)]
-        return self._change(nft_set_msg(), attrs, NFT_MSG_DELSET, NLM_F_NONREC)
+        return self._delete_set(name, NLM_F_NONREC)
+
+    def delete_set(self, name: str) -> Ask:
+        """Delete a set and what is in it; EBUSY while a rule looks it up."""
+        return self._delete_set(name, 0)
 
     def delete(self) -> Ask:
         """Delete the table with nothing in it, else EBUSY."""
@@ -157,6 +222,15 @@ class Table:
         asked = f"look up the nftables table {self.name}"
         found = self._get(asked, nft_table_msg(), attrs, NFT_MSG_GETTABLE)
         return None if found is None else int(found.get_attr("NFTA_TABLE_USE"))
+
+    def sets(self) -> set[str]:
+        """The names of the sets and maps; none where there is no table."""
+        request = NFGENMSG + text(NFTA_SET_TABLE, self.name)
+        found = self._socket.dump(
+            "list the nftables sets", request, _type(NFT_MSG_GETSET), tolerated={errno.ENOENT}
+        )
+        names = (Attributes(answer[len(NFGENMSG) :]).text(NFTA_SET_NAME) for answer in found)
+        return set(filter(None, names))
 
     def has_chain(self, name: str) -> bool:
         """Whether a chain exists."""
@@ -175,7 +249,7 @@ class Table:
         }
 
     def rules(self, chain: str) -> list[list[str]]:
-        """The rules of a chain, each by the names of its expressions."""
+        """The rules of a chain, each by the names of its expressions; `lookup` with its set's."""
         attrs = [("NFTA_RULE_TABLE", self.name), ("NFTA_RULE_CHAIN", chain)]
         message = _message(nft_rule_msg(), attrs)
         try:
@@ -185,10 +259,7 @@ class Table:
                 return []
             raise
         return [
-            [
-                expression.get_attr("NFTA_EXPR_NAME")
-                for expression in answer.get_attr("NFTA_RULE_EXPRESSIONS") or ()
-            ]
+            [_word(each) for each in answer.get_attr("NFTA_RULE_EXPRESSIONS") or ()]
             for answer in answers
             if answer.get_attr("NFTA_RULE_CHAIN") == chain
         ]
@@ -227,6 +298,10 @@ class Table:
         attrs = [*self._of(map_), ("NFTA_SET_ELEM_LIST_ELEMENTS", [element])]
         return _message(nft_set_elem_list_msg(), attrs)
 
+    def _delete_set(self, name: str, flags: int) -> Ask:
+        attrs = [("NFTA_SET_TABLE", self.name), ("NFTA_SET_NAME", name)]
+        return self._change(nft_set_msg(), attrs, NFT_MSG_DELSET, flags)
+
     def _change(
         self,
         message: Any,
@@ -246,10 +321,41 @@ class Table:
         return answer
 
 
+def _interval(interval: Interval) -> bytes:
+    """As nft(8) sends it: an element at its first value, and one that says it ends."""
+    first, behind = interval
+    element = nested(NFTA_LIST_ELEM, _key(first))
+    if behind is not None:
+        end = _be32(NFTA_SET_ELEM_FLAGS, NFT_SET_ELEM_INTERVAL_END)
+        element += nested(NFTA_LIST_ELEM, _key(behind), end)
+    return element
+
+
+def _be32(kind: int, value: int) -> bytes:
+    return attribute(kind, BE32.pack(value))
+
+
+def _user_comment(comment: str) -> bytes:
+    """As nft(8) keeps it (struct nftnl_udata of libnftnl): type, length, value."""
+    value = comment.encode() + b"\0"
+    return bytes((NFTNL_UDATA_SET_COMMENT, len(value))) + value
+
+
+def _key(value: bytes) -> bytes:
+    return nested(NFTA_SET_ELEM_KEY, attribute(NFTA_DATA_VALUE, value))
+
+
 def _target(element: Any) -> str | None:
     target = element.get_attr("NFTA_SET_ELEM_DATA")
     verdict = target.get_attr("NFTA_DATA_VERDICT") if target else None
     return verdict.get_attr("NFTA_VERDICT_CHAIN") if verdict else None
+
+
+def _word(expression: Any) -> str:
+    name = str(expression.get_attr("NFTA_EXPR_NAME"))
+    if name != "lookup":
+        return name
+    return f"{name} {expression.get_attr('NFTA_EXPR_DATA').get_attr('NFTA_LOOKUP_SET')}"
 
 
 def _message(message: Any, attrs: list[tuple[str, Any]]) -> Any:

@@ -252,7 +252,8 @@ def messages() -> Iterator[tuple[str, bytes]]:
 def records() -> Iterator[tuple[str, bytes]]:
     """As releases wrote them, cut off, of another format, and none."""
     for path in sorted((ROOT / "tests" / "records").glob("attachments-*/*.json")):
-        yield path.name.partition(".")[0], _renamed(path.read_bytes())
+        kept = path.parent.name.rpartition("-")[2]
+        yield f"{path.name.partition('.')[0]}-{kept}", _renamed(path.read_bytes())
     whole = _renamed(
         (ROOT / "tests" / "records" / "attachments-1" / "12-dual-stack.eth0.json").read_bytes()
     )
