@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-collect_ignore = ["endurance", "faults", "install", "kubernetes", "runtimes"]
+collect_ignore = ["cluster", "endurance", "faults", "install", "kubernetes", "runtimes"]
 """They take minutes: only commands of their own run them (CONTRIBUTING.md)."""
 
 
@@ -26,7 +26,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """The lab is for what needs its kernel; the rest has run on the machine's own."""
     if not os.environ.get("CNI_NETKIT_IN_LAB"):
         return
-    ours = re.compile("tests/(faults|kernel|kubernetes|runtimes)/")
+    ours = re.compile("tests/(cluster|faults|kernel|kubernetes|runtimes)/")
     out = [item for item in items if not ours.search(str(item.path))]
     config.hook.pytest_deselected(items=out)
     items[:] = [item for item in items if item not in out]

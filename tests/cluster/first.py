@@ -3,7 +3,7 @@
     python first.py NAME DISK
 
 In namespaces of its own (network, mount, pid, uts, ipc), in a control group of its own, which is going to
-be the root of what it sees. DISK is a folder that outlives it, as a disk does.
+be the root of what it sees. Below DISK are file systems that outlive it, as disks do.
 """
 
 import ctypes
@@ -32,7 +32,6 @@ def main(name: str, disk: Path) -> None:
         raise OSError(ctypes.get_errno(), "unshare(CLONE_NEWCGROUP)")
     (group / "init" / "cgroup.procs").write_text("0")
     run("hostname", name)
-    run("mount", "--make-rshared", "/")
     run("mount", "-t", "sysfs", "sysfs", "/sys")
     run("mount", "-t", "cgroup2", "cgroup2", "/sys/fs/cgroup")
     run("mount", "-t", "bpf", "bpf", "/sys/fs/bpf")
@@ -40,12 +39,12 @@ def main(name: str, disk: Path) -> None:
     for folder in EMPTY:
         run("mount", "-t", "tmpfs", "tmpfs", folder)
     for folder in ON_DISK:
-        kept = disk / folder.lstrip("/")
-        kept.mkdir(parents=True, exist_ok=True)
+        # File systems of their own, and in one place each: by its device the kubelet finds where one is.
         Path(folder).mkdir(parents=True, exist_ok=True)
-        run("mount", "--bind", str(kept), folder)
-        run("mount", "--make-shared", folder)
-    Path("/run/netns").mkdir()
+        run("mount", "--move", str(disk / folder.lstrip("/")), folder)
+    run("mount", "--make-rshared", "/")
+    for folder in ("/run/netns", "/run/tmp"):
+        Path(folder).mkdir()
     describe_processors()
     Path("/run/up").touch()
     while True:

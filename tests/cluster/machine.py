@@ -9,8 +9,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from tests.cluster import first
 from tests.cluster.control_plane import PORT, SERVICE_ADDRESS, STARTING, ControlPlane
 from tests.cluster.process import Process
+from tests.containers import images
 from tests.kernel import judge
 
 JSON = dict[str, Any]
@@ -18,7 +20,6 @@ BRIDGE = "cluster"
 PREFIXES = ("10.9.0.{}/24", "fd00:9::{}/64")
 ENTER = ("--mount", "--uts", "--ipc", "--net", "--pid", "--cgroup")
 CONTAINERD = "/run/containerd/containerd.sock"
-PAUSE = "docker.io/library/pause:lab"
 
 
 def addresses(number: int) -> list[str]:
@@ -42,8 +43,11 @@ class Machine:
     ) -> None:
         self.name, self.number, self.folder = name, number, folder
         self._programs, self._plane = programs, plane
-        for each in ("disk", "logs"):
-            (folder / each).mkdir(parents=True)
+        (folder / "logs").mkdir(parents=True)
+        for each in first.ON_DISK:
+            disk = folder / "disk" / each.lstrip("/")
+            disk.mkdir(parents=True)
+            judge.run("mount", "-t", "tmpfs", "tmpfs", str(disk))
         self._first: subprocess.Popen[bytes] | None = None
         self.containerd: Process
         self.kubelet: Process
@@ -66,11 +70,10 @@ class Machine:
     def boot(self) -> None:
         """Power it on: as after a power cut, where it was on before."""
         apart = ("--net", "--mount", "--pid", "--uts", "--ipc", "--fork", "--kill-child")
-        first = Path(__file__).with_name("first.py")
         self._first = subprocess.Popen(
             [
                 *("unshare", *apart, "--propagation", "private", "--mount-proc"),
-                *(sys.executable, "-I", first, self.name, self.folder / "disk"),
+                *(sys.executable, "-I", first.__file__, self.name, self.folder / "disk"),
             ],
             env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
         )
@@ -82,11 +85,7 @@ class Machine:
     def start(self) -> None:
         """Start containerd and kubelet."""
         self.containerd.start()
-        self.containerd.wait_for(
-            lambda: self.run("ctr", "--address", CONTAINERD, "version", check=False),
-            "an answer",
-            STARTING,
-        )
+        self.containerd.wait_for(self._containerd_answers, "an answer", STARTING)
         self.kubelet.start()
 
     def load(self, image: Path) -> None:
@@ -148,6 +147,10 @@ class Machine:
         children = self._children(self._first.pid)
         return bool(children) and Path(f"/proc/{children[0]}/root/run/up").exists()
 
+    def _containerd_answers(self) -> bool:
+        asked = [*self.enter, "ctr", "--address", CONTAINERD, "version"]
+        return not subprocess.run(asked, capture_output=True).returncode
+
     @staticmethod
     def _children(pid: int) -> list[int]:
         found = []
@@ -171,7 +174,7 @@ disabled_plugins = ["io.containerd.internal.v1.opt", "io.containerd.nri.v1.nri"]
 [plugins."io.containerd.cri.v1.images"]
   snapshotter = "overlayfs"
   [plugins."io.containerd.cri.v1.images".pinned_images]
-    sandbox = "{PAUSE}"
+    sandbox = "{images.BUSYBOX}"
 [plugins."io.containerd.cri.v1.runtime"]
   restrict_oom_score_adj = true
   enable_cdi = false

@@ -1,0 +1,194 @@
+"""A whole cluster, and what tests ask of it."""
+
+import json
+import shutil
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tests.cluster.control_plane import ControlPlane
+from tests.cluster.machine import Machine, addresses, make_link
+from tests.containers import images
+
+JSON = dict[str, Any]
+NODES = "/api/v1/nodes"
+PODS = "/api/v1/namespaces/default/pods"
+ALL_PODS = "/api/v1/pods"
+OWN_NUMBER = 254
+"""Of this namespace, with the control plane, on the link."""
+
+READY = 150
+"""Seconds for something to become ready: an image is unpacked, interpreters are started."""
+
+PATIENCE = 120
+"""Seconds for anything else that Kubernetes does."""
+
+PLUGINS = ("loopback", "portmap", "ptp", "host-local")
+"""Plugins of others that nodes come with."""
+
+
+def wait_for(condition: Callable[[], Any], what: str, seconds: float = PATIENCE) -> Any:
+    """Wait for a condition; its value. Servers that are not there for a moment are waited for."""
+    until = time.monotonic() + seconds
+    problem = ""
+    while time.monotonic() < until:
+        try:
+            if value := condition():
+                return value
+        except OSError as error:
+            problem = f": {error}"
+        time.sleep(0.2)
+    raise AssertionError(f"{what} did not come within {seconds} s{problem}")
+
+
+@dataclass
+class Cluster:
+    """The control plane, and nodes that have joined it."""
+
+    plane: ControlPlane
+    machines: dict[str, Machine]
+    images: Path
+    plugins: Path
+    counter: int = field(default=0)
+
+    def start(self) -> None:
+        """Start all of it at the same time, as far as possible, and have images on the nodes."""
+        make_link(OWN_NUMBER)
+        for machine in self.machines.values():
+            machine.boot()
+        self.plane.start()
+        for machine in self.machines.values():
+            self.join(machine)
+        wait_for(lambda: len(self.nodes()) == len(self.machines), "all nodes are registered")
+
+    def join(self, machine: Machine) -> None:
+        """Start what runs on a node, with what is there before any pod is."""
+        opt = machine.folder / "disk" / "opt" / "cni" / "bin"
+        opt.mkdir(parents=True, exist_ok=True)
+        for name in PLUGINS:
+            shutil.copy(self.plugins / name, opt)
+        machine.start()
+        for image in sorted(self.images.glob("*.tar")):
+            machine.load(image)
+
+    def stop(self) -> None:
+        """End all of it."""
+        for machine in self.machines.values():
+            machine.power_off()
+        self.plane.stop()
+
+    def logs(self) -> dict[str, str]:
+        """The end of each log: of programs, and of our own pods' containers."""
+        found = self.plane.logs()
+        for machine in self.machines.values():
+            found |= machine.logs()
+        return found
+
+    # --- What there is -------------------------------------------------------------------------------
+
+    def nodes(self) -> dict[str, JSON]:
+        """Node objects by name."""
+        return {each["metadata"]["name"]: each for each in self.plane.api.items(NODES)}
+
+    def ready(self) -> set[str]:
+        """Names of the nodes that are ready."""
+        return {name for name, node in self.nodes().items() if condition(node, "Ready")}
+
+    def pods(self, labels: str = "") -> dict[str, JSON]:
+        """Pods of the tests by name."""
+        query = f"?labelSelector={labels}" if labels else ""
+        return {each["metadata"]["name"]: each for each in self.plane.api.items(PODS + query)}
+
+    def running(self, names: Iterable[str], seconds: float = PATIENCE) -> dict[str, JSON]:
+        """Wait until these pods run; what they are then."""
+        names = set(names)
+
+        def all_run() -> dict[str, JSON] | None:
+            found = {name: pod for name, pod in self.pods().items() if name in names}
+            run = found.keys() == names and all(condition(each, "Ready") for each in found.values())
+            return found if run else None
+
+        try:
+            return dict(wait_for(all_run, f"{sorted(names)} run", seconds))
+        except AssertionError as error:
+            raise AssertionError(f"{error}\n{self.events()}") from None
+
+    def events(self) -> str:
+        """What happened, newest last."""
+        found = self.plane.api.items("/api/v1/events")
+        lines = [
+            f"{each['involvedObject'].get('name')}: {each['reason']}: {each['message']}"
+            for each in sorted(found, key=lambda each: each["metadata"]["creationTimestamp"])
+        ]
+        return "\n".join(lines[-40:])
+
+    # --- What is done with it ------------------------------------------------------------------------
+
+    def create_pod(self, node: str, **spec: Any) -> str:
+        """Create a pod of busybox on a node; its name."""
+        self.counter += 1
+        name = f"pod-{self.counter}"
+        self.plane.api.create(PODS, pod(name, nodeName=node, **spec))
+        return name
+
+    def delete_pods(self, names: Iterable[str]) -> None:
+        """Delete pods, and wait until they are gone."""
+        names = set(names)
+        for name in names:
+            self.plane.api.delete(f"{PODS}/{name}", grace=0)
+        wait_for(lambda: not names & self.pods().keys(), f"{sorted(names)} are gone")
+
+    def namespace_of(self, machine: Machine, address: str) -> str:
+        """The name of the network namespace of a pod, by one of its addresses."""
+        for name in machine.run("ls", "/run/netns").split():
+            found = json.loads(machine.run("ip", "-j", "-n", name, "addr"))
+            if any(
+                each["local"] == address for device in found for each in device.get("addr_info", [])
+            ):
+                return name
+        raise AssertionError(f"no pod on {machine.name} has {address}")
+
+    def ping(self, machine: Machine, namespace: str, address: str) -> bool:
+        """Whether one packet out of a pod's namespace comes back, of three."""
+        said = machine.run(
+            *("ip", "netns", "exec", namespace, "ping", "-c", "3", "-i", "0.2", "-W", "2", address),
+            check=False,
+        )
+        return " 0% packet loss" in said
+
+
+def pod(name: str, labels: JSON | None = None, **spec: Any) -> JSON:
+    """A pod that sleeps, and ends at once when it is told to."""
+    container = {
+        "name": "main",
+        "image": images.BUSYBOX,
+        "imagePullPolicy": "Never",
+        "command": ["sleep", "2147483647"],
+    }
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": name, "labels": labels or {}},
+        "spec": {
+            "containers": [container],
+            "terminationGracePeriodSeconds": 0,
+            "automountServiceAccountToken": False,
+            **spec,
+        },
+    }
+
+
+def condition(thing: JSON, kind: str) -> bool:
+    """Whether a condition of something is true."""
+    found = thing.get("status", {}).get("conditions", [])
+    return any(each["type"] == kind and each["status"] == "True" for each in found)
+
+
+def addresses_of(thing: JSON) -> list[str]:
+    """A pod's addresses."""
+    return [each["ip"] for each in thing["status"].get("podIPs", [])]
+
+
+__all__ = ["OWN_NUMBER", "Cluster", "addresses", "addresses_of", "condition", "pod", "wait_for"]

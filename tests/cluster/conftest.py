@@ -1,0 +1,79 @@
+"""One cluster for all tests: what makes it takes longer than most of them."""
+
+import os
+from collections.abc import Generator, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.cluster.cluster import OWN_NUMBER, READY, Cluster, addresses, wait_for
+from tests.cluster.control_plane import ControlPlane
+from tests.cluster.machine import Machine
+from tests.kernel import judge
+
+ROOT = Path(__file__).parents[2]
+NAMES = ("node-1", "node-2", "node-3")
+
+CLUSTER = pytest.StashKey[Cluster]()
+
+
+def given(name: str) -> Path:
+    """What tests/cluster/run has prepared."""
+    return Path(os.environ[name])
+
+
+@pytest.fixture(scope="session")
+def made(request: pytest.FixtureRequest) -> Iterator[Cluster]:
+    """Three nodes that have joined, and no network yet."""
+    assert os.readlink("/proc/self/ns/net") != os.readlink("/proc/1/ns/net"), (
+        "use tests/cluster/run"
+    )
+    judge.run("ip", "link", "set", "lo", "up")
+    # Not below /run, where each node has its own.
+    folder = Path("/mnt")
+    judge.run("mount", "-t", "tmpfs", "tmpfs", str(folder))
+    programs = given("CNI_NETKIT_KUBERNETES")
+    plane = ControlPlane(folder / "plane", programs, addresses(OWN_NUMBER)[0], NAMES)
+    machines = {
+        name: Machine(name, number, folder / name, programs, plane)
+        for number, name in enumerate(NAMES, 1)
+    }
+    plugins = given("CNI_NETKIT_REFERENCE_PLUGINS")
+    cluster = Cluster(plane, machines, given("CNI_NETKIT_IMAGES"), plugins)
+    request.session.stash[CLUSTER] = cluster
+    try:
+        cluster.start()
+        yield cluster
+    finally:
+        cluster.stop()
+
+
+@pytest.fixture(scope="session")
+def installed(made: Cluster) -> Cluster:
+    """With conf/kubernetes applied as a user would, and all nodes ready."""
+    made.plane.kubectl("apply", "-k", str(ROOT / "conf/kubernetes/base"))
+    try:
+        wait_for(lambda: made.ready() == set(made.machines), "all nodes are ready", READY)
+    except AssertionError as error:
+        raise AssertionError(f"{error}\n{made.events()}") from None
+    return made
+
+
+@pytest.fixture
+def cluster(installed: Cluster) -> Iterator[Cluster]:
+    """The cluster; a test's pods go with it."""
+    yield installed
+    installed.delete_pods(installed.pods())
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, Any, Any]:
+    """What all programs said, where a test failed."""
+    report = yield
+    made = item.session.stash.get(CLUSTER, None)
+    if report.failed and made:
+        report.sections += [
+            (f"end of the log of {name}", text) for name, text in made.logs().items()
+        ]
+    return report
