@@ -13,7 +13,7 @@ from tests.bench.parts import WARM_UP, Row, Rows, Sizes
 from tests.runtimes.runtime import Asked, Place, write_list
 
 if TYPE_CHECKING:
-    from tests.runtimes.containerd import Containerd
+    from tests.runtimes.containerd import ContainerdPods
 
 JSON = dict[str, Any]
 VERBS = ("RunPodSandbox", "StopPodSandbox")
@@ -58,14 +58,14 @@ class Handler:
 def pods(cast: Cast, sizes: Sizes) -> Rows:
     """One pod after the other on one containerd, the plugins taking turns pod by pod."""
     # Imported here: the other parts need neither gRPC nor a containerd.
-    from tests.runtimes.containerd import Containerd
+    from tests.runtimes.containerd import ContainerdPods
 
     handlers = _handlers()
     with (
         tempfile.TemporaryDirectory(prefix="cni-netkit-pods-", dir=ON_DISK) as folder,
         nodes(),
     ):
-        containerd = Containerd(*_prepared(Path(folder), cast, handlers))
+        containerd = ContainerdPods(*_prepared(Path(folder), cast, handlers))
         try:
             containerd.start()
             for turn in range(sizes.runs + WARM_UP):
@@ -79,7 +79,7 @@ def pods(cast: Cast, sizes: Sizes) -> Rows:
     return [each.rows[verb] for verb in VERBS for each in handlers]
 
 
-def _life(containerd: "Containerd", name: str, handler: str) -> dict[str, float]:
+def _life(containerd: "ContainerdPods", name: str, handler: str) -> dict[str, float]:
     """Milliseconds for starting a pod and for stopping it; removing it is not timed."""
     began = time.perf_counter()
     pod = containerd.run(name, Asked(handler=handler))

@@ -4,6 +4,7 @@ import gzip
 import hashlib
 import io
 import json
+import os
 import platform
 import tarfile
 from collections.abc import Mapping, Sequence
@@ -63,12 +64,15 @@ def write(
     manifest = {"schemaVersion": 2, "config": described, "layers": [packed]}
     entry = blob("manifest.v1+json", json.dumps(manifest).encode())
     entry["annotations"] = {"io.containerd.image.name": name}
-    with tarfile.open(target, "w") as tar:
+    # By renaming: who reads meanwhile finds the old one or the new one.
+    new = target.with_suffix(f".{os.getpid()}")
+    with tarfile.open(new, "w") as tar:
         _add(tar, "oci-layout", tarfile.REGTYPE, b'{"imageLayoutVersion": "1.0.0"}')
         index = {"schemaVersion": 2, "manifests": [entry]}
         _add(tar, "index.json", tarfile.REGTYPE, json.dumps(index).encode())
         for digest, data in blobs.items():
             _add(tar, f"blobs/{digest.replace(':', '/')}", tarfile.REGTYPE, data)
+    new.rename(target)
     return target
 
 

@@ -11,15 +11,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import api_pb2 as api
-import grpc
 import pytest
 import yaml
 
-from tests.containers import oci
+from tests.containers.cgroups import remove_group
+from tests.containers.containerd import Containerd
+from tests.containers.containerd_config import Settings
+from tests.containers.cri import CRI, GROUP, CRIError, sandbox
 from tests.kernel import judge
 from tests.kernel.conftest import Answer, Node
-from tests.kubernetes import containerd, kubelet
+from tests.kubernetes import kubelet
 
 JSON = dict[str, Any]
 ROOT = Path(__file__).parents[2]
@@ -39,7 +40,7 @@ def manifest() -> list[JSON]:
 
 
 @pytest.fixture(scope="session")
-def runtime(tmp_path_factory: pytest.TempPathFactory) -> Iterator[containerd.Containerd]:
+def runtime(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CRI]:
     """A containerd with the images, and the plugins that nodes come with."""
     # Each of these tests may do what it likes to the node: it must not be the machine itself.
     assert os.readlink("/proc/self/ns/mnt") != os.readlink("/proc/1/ns/mnt"), (
@@ -58,84 +59,59 @@ def runtime(tmp_path_factory: pytest.TempPathFactory) -> Iterator[containerd.Con
     for plugin in ("loopback", "portmap"):
         shutil.copy(Path(PLUGINS, plugin), "/opt/cni/bin")
     folder = tmp_path_factory.mktemp("containerd")
-    with containerd.running(folder) as made:
-        made.load(_pause(folder / "pause.tar"))
-        made.load(_cni_netkit(folder / "cni-netkit.tar"))
-        yield made
-    for cgroup, _, _ in os.walk(Path("/sys/fs/cgroup", kubelet.CGROUP), topdown=False):
-        os.rmdir(cgroup)
-
-
-def _pause(tar: Path) -> Path:
-    busybox = Path("/bin/busybox").read_bytes()
-    forever = {"Entrypoint": ["/busybox", "sleep", "2147483647"]}
-    name = f"docker.io/library/{containerd.PAUSE}"
-    return oci.write(tar, name, files={"busybox": busybox}, config=forever)
-
-
-def _cni_netkit(tar: Path) -> Path:
-    """The frame of a Debian system; see `Pod.container` for the rest."""
-    installation = os.environ["CNI_NETKIT_INSTALLATION"]
-    return oci.write(
-        tar,
-        "docker.io/library/cni-netkit:0.1.0",
-        folders=("usr", "etc", "proc", "sys", "dev", "run", "tmp", "var", "opt", "host"),
-        links={
-            **{name: f"usr/{name}" for name in ("bin", "sbin", "lib", "lib64")},
-            "opt/cni-netkit": f"{installation}/current",
-        },
-        config={"Env": ["PATH=/usr/sbin:/usr/bin:/sbin:/bin"]},
-    )
+    # overlayfs wants another file system below it than this one may be.
+    run = Path("/run/containerd")
+    made = Containerd(folder, "2", Settings(run / "root", run / "state", snapshotter="overlayfs"))
+    try:
+        made.start(*Path(os.environ["CNI_NETKIT_IMAGES"]).glob("*.tar"))
+        yield made.cri
+        made.cri.remove_all()
+    finally:
+        made.end()
+        remove_group(GROUP)
 
 
 @dataclass
 class Pod:
     """The DaemonSet's pod on this node, as the manifest has it but for what a test changes."""
 
-    runtime: containerd.Containerd
+    runtime: CRI
     spec: JSON
     files: Path
     sandbox: str = ""
     agent: str = ""
 
-    def container(self, spec: JSON) -> Any:
-        """A container of the pod, with an installation of this checkout as its image's content."""
-        config = kubelet.container(self.spec, spec, {"configuration": self.files})
-        given = ["/usr", os.environ["CNI_NETKIT_INSTALLATION"]]
-        python = judge.run(
-            f"{given[1]}/current/bin/python", "-c", "import sys; print(sys.base_prefix)"
-        )
-        if not python.startswith("/usr"):
-            given.append(python.strip())
-        for folder in given:
-            config.mounts.add(host_path=folder, container_path=folder, readonly=True)
-        return config
-
     def install(self) -> str:
         """Run the init container to its end; what it printed if it failed."""
-        (spec,) = self.spec["initContainers"]
-        made = self.runtime.start(self.sandbox, self.container(spec))
+        made = self._run("initContainers", "install")
         return "" if self.runtime.exit_status(made) == 0 else self.runtime.log(made)
 
     def start(self) -> None:
         """Start the agent, and wait until its probe succeeds."""
-        (spec,) = self.spec["containers"]
-        self.agent = self.runtime.start(self.sandbox, self.container(spec))
-        probe = spec["startupProbe"]["exec"]["command"]
-        judge.wait_for(lambda: self._succeeds(probe), "the startup probe succeeds", 60)
+        self.agent = self._run("containers", "agent")
+        judge.wait_for(self._is_up, "the startup probe succeeds", 60)
 
     def probe(self, kind: str) -> tuple[int, str]:
         """Status and output of a probe."""
-        (spec,) = self.spec["containers"]
-        return self.runtime.execute(self.agent, *spec[f"{kind}Probe"]["exec"]["command"])
+        probe = named(self.spec["containers"], "agent")[f"{kind}Probe"]
+        return self.runtime.execute(self.agent, *probe["exec"]["command"])
 
-    def _succeeds(self, command: list[str]) -> bool:
-        state = self.runtime.state(self.agent)
-        assert state.state == api.CONTAINER_RUNNING, self.runtime.log(self.agent)
+    def _run(self, kind: str, name: str) -> str:
+        spec = named(self.spec[kind], name)
+        config = kubelet.container(self.spec, spec, {"configuration": self.files})
+        return self.runtime.start(self.sandbox, config)
+
+    def _is_up(self) -> bool:
+        assert self.runtime.runs(self.agent), self.runtime.log(self.agent)
         try:
-            return self.runtime.execute(self.agent, *command)[0] == 0
-        except grpc.RpcError:  # it may have ended just now; then the next look tells
+            return self.probe("startup")[0] == 0
+        except CRIError:  # it may have ended just now; then the next look tells
             return False
+
+
+def named(listed: list[JSON], name: str) -> JSON:
+    """The container of a name."""
+    return next(each for each in listed if each["name"] == name)
 
 
 Change = Any
@@ -144,7 +120,7 @@ Change = Any
 
 @contextmanager
 def daemon(
-    runtime: containerd.Containerd, manifest: list[JSON], folder: Path, change: Change = None
+    runtime: CRI, manifest: list[JSON], folder: Path, change: Change = None
 ) -> Iterator[Pod]:
     """The pod: its sandbox, its ConfigMap as files."""
     (settings,) = [each for each in manifest if each["kind"] == "ConfigMap"]
@@ -156,7 +132,7 @@ def daemon(
         change(spec)
     pod = Pod(runtime, spec, folder)
     pod.sandbox = runtime.run_pod(
-        kubelet.sandbox("cni-netkit", host_network=spec.get("hostNetwork", False))
+        sandbox("cni-netkit", namespace="kube-system", host_network=spec.get("hostNetwork", False))
     )
     try:
         yield pod

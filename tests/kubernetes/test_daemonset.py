@@ -5,20 +5,19 @@ import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import grpc
 import pytest
 
+from tests.containers.cri import CRI, CRIError, sandbox
 from tests.kernel import judge
 from tests.kernel.conftest import DUAL_STACK, Node
-from tests.kubernetes import containerd, kubelet
-from tests.kubernetes.conftest import INSTALLED, JSON, ROOT, Pod, daemon
+from tests.kubernetes.conftest import INSTALLED, JSON, ROOT, Pod, daemon, named
 
 CONFLIST = Path("/etc/cni/net.d/10-netkit.conflist")
 EXAMPLES = sorted((ROOT / "conf").glob("*.conflist"))
 
 
 @pytest.fixture
-def pod(runtime: containerd.Containerd, manifest: list[JSON], tmp_path: Path) -> Iterator[Pod]:
+def pod(runtime: CRI, manifest: list[JSON], tmp_path: Path) -> Iterator[Pod]:
     """The pod with everything in it running."""
     with daemon(runtime, manifest, tmp_path) as made:
         assert made.install() == ""
@@ -26,19 +25,19 @@ def pod(runtime: containerd.Containerd, manifest: list[JSON], tmp_path: Path) ->
         yield made
 
 
-def test_it_makes_the_node_ready(
-    runtime: containerd.Containerd, manifest: list[JSON], tmp_path: Path
-) -> None:
+def test_it_makes_the_node_ready(runtime: CRI, manifest: list[JSON], tmp_path: Path) -> None:
     """Without it the network is not ready; with it a pod gets its address, and a port of the node."""
     CONFLIST.unlink(missing_ok=True)
-    judge.wait_for(lambda: not runtime.conditions()["NetworkReady"].status, "it is not ready", 30)
+    judge.wait_for(
+        lambda: not runtime.condition("NetworkReady").get("status"), "it is not ready", 30
+    )
     with daemon(runtime, manifest, tmp_path) as made:
         assert made.install() == ""
         assert json.loads(CONFLIST.read_text())["name"] == "pods"
         made.start()
-        judge.wait_for(lambda: runtime.conditions()["NetworkReady"].status, "it is ready", 30)
-        web = runtime.run_pod(kubelet.sandbox("web", ports={8080: 80}))
-        address = runtime.address(web)
+        judge.wait_for(lambda: runtime.condition("NetworkReady").get("status"), "it is ready", 30)
+        web = runtime.run_pod(sandbox("web", ports={8080: 80}))
+        address = runtime.status(web)["status"]["network"]["ip"]
         assert address.startswith("10.244.0.")
         assert judge.pings(address)
         (host_end,) = [
@@ -111,12 +110,12 @@ def test_it_stops_when_asked_to(pod: Pod) -> None:
     """SIGTERM ends it, without being killed, and the socket is gone."""
     pod.runtime.stop(pod.agent, pod.spec["terminationGracePeriodSeconds"])
     # 137 would be SIGKILL, when the time is up.
-    assert pod.runtime.state(pod.agent).exit_code == 0
+    assert pod.runtime.exit_status(pod.agent) == 0
     assert not Path("/run/cni-netkit/agent.sock").exists()
 
 
 def test_it_leaves_others_configuration_alone(
-    runtime: containerd.Containerd, manifest: list[JSON], tmp_path: Path
+    runtime: CRI, manifest: list[JSON], tmp_path: Path
 ) -> None:
     """A file of that name without our plugin is not replaced, and the pod's log says so."""
     CONFLIST.write_text('{"cniVersion": "1.0.0", "name": "x", "plugins": [{"type": "ptp"}]}')
@@ -130,7 +129,7 @@ def test_it_leaves_others_configuration_alone(
 
 
 def test_it_names_a_plugin_that_is_missing(
-    runtime: containerd.Containerd, manifest: list[JSON], tmp_path: Path
+    runtime: CRI, manifest: list[JSON], tmp_path: Path
 ) -> None:
     """Rather than every pod's start, the init container fails."""
     portmap = Path("/opt/cni/bin/portmap")
@@ -148,16 +147,20 @@ def test_it_names_a_plugin_that_is_missing(
 # --- Nothing that could be left out ---------------------------------------------------------------
 
 
+def agent(pod: JSON) -> JSON:
+    return named(pod["containers"], "agent")
+
+
 def without_capability(name: str) -> Callable[[JSON], None]:
     def change(pod: JSON) -> None:
-        pod["containers"][0]["securityContext"]["capabilities"]["add"].remove(name)
+        agent(pod)["securityContext"]["capabilities"]["add"].remove(name)
 
     return change
 
 
 def without_volume(name: str) -> Callable[[JSON], None]:
     def change(pod: JSON) -> None:
-        mounts = pod["containers"][0]["volumeMounts"]
+        mounts = agent(pod)["volumeMounts"]
         mounts[:] = [each for each in mounts if each["name"] != name]
 
     return change
@@ -165,7 +168,7 @@ def without_volume(name: str) -> Callable[[JSON], None]:
 
 def with_command(*command: str) -> Callable[[JSON], None]:
     def change(pod: JSON) -> None:
-        pod["containers"][0]["command"] = list(command)
+        agent(pod)["command"] = list(command)
 
     return change
 
@@ -189,7 +192,7 @@ def fails_to_add(node: Node, conf: JSON) -> JSON:
     ids=["NET_ADMIN", "remount", "state"],
 )
 def test_an_add_fails_without(
-    runtime: containerd.Containerd,
+    runtime: CRI,
     manifest: list[JSON],
     tmp_path: Path,
     node: Node,
@@ -207,7 +210,7 @@ def test_an_add_fails_without(
 
 
 def test_it_does_not_start_without_sys_admin(
-    runtime: containerd.Containerd, manifest: list[JSON], tmp_path: Path, node: Node
+    runtime: CRI, manifest: list[JSON], tmp_path: Path, node: Node
 ) -> None:
     """The remount needs it; and without the remount, entering a container's namespace does."""
 
@@ -226,7 +229,7 @@ def test_it_does_not_start_without_sys_admin(
 
 
 def test_what_a_killed_agent_left_is_found_through_the_netns_folder(
-    runtime: containerd.Containerd, manifest: list[JSON], tmp_path: Path, node: Node
+    runtime: CRI, manifest: list[JSON], tmp_path: Path, node: Node
 ) -> None:
     """An ADD that was cut short has noted no more than where the container is.
 
@@ -252,7 +255,7 @@ def test_what_a_killed_agent_left_is_found_through_the_netns_folder(
 
 
 def test_it_cannot_wait_for_the_network_that_it_makes(
-    runtime: containerd.Containerd, manifest: list[JSON], tmp_path: Path
+    runtime: CRI, manifest: list[JSON], tmp_path: Path
 ) -> None:
     """So it is in the node's own, which containers are connected to: hostNetwork."""
 
@@ -261,8 +264,8 @@ def test_it_cannot_wait_for_the_network_that_it_makes(
 
     with daemon(runtime, manifest, tmp_path) as made:
         assert made.install() == ""
-    judge.wait_for(lambda: runtime.conditions()["NetworkReady"].status, "it is ready", 30)
-    with pytest.raises(grpc.RpcError) as refused, daemon(runtime, manifest, tmp_path, change):
+    judge.wait_for(lambda: runtime.condition("NetworkReady").get("status"), "it is ready", 30)
+    with pytest.raises(CRIError) as refused, daemon(runtime, manifest, tmp_path, change):
         pass
     assert "no agent listens on" in str(refused.value)
     # containerd 1.6 and 1.7 keep the sandbox and call DEL until it works: as soon as there is an agent.

@@ -11,16 +11,16 @@ import pytest
 from tests.kernel import judge
 from tests.kernel.conftest import own_node
 from tests.runtimes.cnitool import Cnitool
-from tests.runtimes.containerd import Containerd
+from tests.runtimes.containerd import ContainerdPods
 from tests.runtimes.podman import Podman
 from tests.runtimes.runtime import JSON, Place, Runtime
 from tests.runtimes.site import Agent, Site, install
 from tests.runtimes.table import FAILED, OK
 
 RUNTIMES: dict[str, Callable[[Place], Runtime]] = {
-    "containerd-1.6": lambda place: Containerd(place, "1.6"),
-    "containerd-1.7": lambda place: Containerd(place, "1.7"),
-    "containerd-2": lambda place: Containerd(place, "2"),
+    "containerd-1.6": lambda place: ContainerdPods(place, "1.6"),
+    "containerd-1.7": lambda place: ContainerdPods(place, "1.7"),
+    "containerd-2": lambda place: ContainerdPods(place, "2"),
     "podman": Podman,
     "cnitool": Cnitool,
 }
@@ -64,7 +64,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 def _why_not(runtime: str, test: str, through: str) -> str:
     name = test.removeprefix("test_")
-    lacks = KINDS.get(runtime, Containerd).lacks
+    lacks = KINDS.get(runtime, ContainerdPods).lacks
     if through == "process":
         lacks = {"agent_restarted": "there is no agent", **lacks}
         if name not in (*lacks, *IN_PROCESS) and runtime not in IN_PROCESS_IN_FULL:

@@ -1,26 +1,20 @@
-"""containerd with its CRI plugin, with every file it has in one folder."""
+"""containerd, asked through its CRI, with every file it has in one folder."""
 
-import errno
-import os
-import signal
-import subprocess
-import uuid
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
 
 from tests.containers import images
+from tests.containers.cgroups import remove_group
+from tests.containers.containerd import Containerd
+from tests.containers.containerd_config import Settings
+from tests.containers.cri import GROUP, CRIError, sandbox
 from tests.kernel import judge
-from tests.runtimes.containerd_config import configuration_of
-from tests.runtimes.cri import CRI, CRIError
-from tests.runtimes.runtime import JSON, NOTHING, Asked, Place, Pod, Refused, Runtime, fetched
+from tests.runtimes.runtime import JSON, NOTHING, Asked, Place, Pod, Refused, Runtime
 
 NO_FIELD = "the CRI has no field for it"
-GROUP = "/cni-netkit-pods"
-GROUPS = Path("/sys/fs/cgroup")
 
 
-class Containerd(Runtime):
+class ContainerdPods(Runtime):
     """One containerd. `handlers` are further runtime handlers with networks of their own."""
 
     lacks = {"mac": NO_FIELD, "ips": NO_FIELD}
@@ -29,66 +23,31 @@ class Containerd(Runtime):
         self, place: Place, series: str, handlers: Mapping[str, Path] | None = None
     ) -> None:
         super().__init__(place)
-        self.programs = fetched(f"containerd-{series}")
-        self.second = series.startswith("2")
-        self.newest = "1.1.0" if self.second else "1.0.0"
-        self.socket = str(place.folder / "containerd.sock")
-        self.handlers = handlers or {}
-        self.log = place.folder / "log"
-        self.cri: CRI | None = None
-        self._process: subprocess.Popen[bytes] | None = None
+        self.newest = "1.1.0" if series == "2" else "1.0.0"
+        settings = Settings(
+            root=place.folder / "root",
+            state=place.folder / "state",
+            plugins=place.plugins,
+            networks=place.networks,
+            handlers=handlers or {},
+        )
+        self._image: Path | None = images.busybox(place.folder / "image.tar")
+        self._containerd = Containerd(place.folder, series, settings, env=place.env)
+        self._cri = self._containerd.cri
 
     def start(self) -> None:
         """Start it, and wait until it answers; at the first time give it the image."""
-        first = not self.log.exists()
-        configuration = self.place.folder / "config.toml"
-        configuration.write_text(
-            configuration_of(self.place, self.socket, self.handlers, second=self.second)
-        )
-        env = {**self.place.env, "PATH": f"{self.programs}:{os.environ['PATH']}"}
-        with self.log.open("ab") as log:
-            self._process = subprocess.Popen(
-                [self.programs / "containerd", "--config", configuration], env=env, stderr=log
-            )
-        if self.cri is None:
-            self.cri = CRI(self.socket, fetched("cri-api"))
-        judge.wait_for(self._answers, f"containerd answers; {self.log} tells why not")
-        if first:
-            self._import_image()
-
-    def _answers(self) -> bool:
-        assert self._process is not None
-        assert self._process.poll() is None, self.log.read_text()[-3000:]
-        try:
-            self._call("Version", seconds=5)
-        except CRIError:
-            return False
-        return True
-
-    def _import_image(self) -> None:
-        file = images.busybox(self.place.folder / "image.tar")
-        # The transfer service of 2.x would unpack for overlayfs only.
-        local = ["--local"] if self.second else []
-        command = ["images", "import", *local, "--snapshotter", "native", str(file)]
-        judge.run(
-            str(self.programs / "ctr"), "--address", self.socket, "--namespace", "k8s.io", *command
-        )
+        given, self._image = self._image, None
+        self._containerd.start(*filter(None, [given]))
 
     def kill(self) -> None:
         """SIGKILL; the shims keep the pods."""
-        self._end(signal.SIGKILL)
+        self._containerd.kill()
 
     def end(self) -> None:
         """SIGTERM, and hang up."""
-        self._end(signal.SIGTERM)
-        if self.cri:
-            self.cri.close()
+        self._containerd.end()
         remove_group(GROUP)
-
-    def _end(self, number: int) -> None:
-        if self._process:
-            self._process.send_signal(number)
-            self._process.wait(judge.DEADLINE)
 
     def configure(self, conflist: JSON) -> None:
         """And wait until it was read."""
@@ -96,7 +55,8 @@ class Containerd(Runtime):
         name = f'"Name":"{conflist["name"]}"'
         judge.wait_for(
             lambda: (
-                name in str(self._call("Status", verbose=True).get("info", {}).get("cniconfig", ""))
+                name
+                in str(self._cri.call("Status", verbose=True).get("info", {}).get("cniconfig", ""))
             ),
             f"containerd has read network {conflist['name']}",
         )
@@ -105,82 +65,36 @@ class Containerd(Runtime):
         """RunPodSandbox, as a kubelet asks for it."""
         if asked.mac or asked.ips:
             raise Refused(NO_FIELD)
-        identity = str(uuid.uuid4())
-        namespaces = {"network": "POD", "pid": "CONTAINER", "ipc": "POD"}
-        config: JSON = {
-            "metadata": {"name": name, "namespace": "default", "uid": identity, "attempt": 0},
-            "hostname": name,
-            "annotations": dict(asked.annotations),
-            "log_directory": str(self.place.folder / "pods"),
-            "linux": {
-                "cgroup_parent": f"{GROUP}/{identity}",
-                "security_context": {"namespace_options": namespaces},
-            },
-            "port_mappings": [
-                {"protocol": "TCP", "host_port": host, "container_port": inside}
-                for host, inside in asked.ports.items()
-            ],
-        }
+        config = sandbox(name, annotations=asked.annotations, ports=asked.ports)
         try:
-            made = self._call("RunPodSandbox", config=config, runtime_handler=asked.handler)
+            identifier = self._cri.run_pod(config, asked.handler)
         except CRIError as error:
-            remove_group(f"{GROUP}/{identity}")
             raise Refused(str(error)) from None
-        return self._pod(name, made["pod_sandbox_id"], f"{GROUP}/{identity}")
-
-    def _pod(self, name: str, identifier: str, group: str) -> Pod:
-        answer = self._call("PodSandboxStatus", pod_sandbox_id=identifier, verbose=True)
-        network = answer["status"]["network"]
-        addresses = [network["ip"], *(each["ip"] for each in network.get("additional_ips", []))]
-        info = str(answer["info"]["info"])
-        netns = info.partition("/netns/")[2].partition('"')[0]
-        return Pod(name, identifier, netns, tuple(addresses), {"group": group})
+        answer = self._cri.status(identifier)
+        netns = str(answer["info"]["info"]).partition("/netns/")[2].partition('"')[0]
+        return Pod(name, identifier, netns, _addresses(answer["status"]))
 
     def describe(self, pod: Pod) -> tuple[bool, tuple[str, ...]]:
         """PodSandboxStatus."""
-        status = self._call("PodSandboxStatus", pod_sandbox_id=pod.identifier)["status"]
-        network = status.get("network", {})
-        found = [network.get("ip"), *(each["ip"] for each in network.get("additional_ips", []))]
-        # SANDBOX_READY is 0, which MessageToDict leaves out.
-        return "state" not in status, tuple(filter(None, found))
+        status = self._cri.status(pod.identifier)["status"]
+        # SANDBOX_READY is 0, which is left out.
+        return "state" not in status, _addresses(status)
 
     def stop(self, pod: Pod) -> None:
         """StopPodSandbox."""
-        self._call("StopPodSandbox", pod_sandbox_id=pod.identifier)
+        self._cri.stop_pod(pod.identifier)
 
     def remove(self, pod: Pod) -> None:
-        """StopPodSandbox and RemovePodSandbox; then the pod's cgroup, which is the kubelet's."""
-        self.stop(pod)
-        self._call("RemovePodSandbox", pod_sandbox_id=pod.identifier)
-        remove_group(pod.more["group"])
+        """StopPodSandbox and RemovePodSandbox."""
+        self._cri.remove_pod(pod.identifier)
 
     def network_fault(self) -> str:
         """Status, condition NetworkReady."""
-        (condition,) = (
-            each
-            for each in self._call("Status")["status"]["conditions"]
-            if each["type"] == "NetworkReady"
-        )
+        condition = self._cri.condition("NetworkReady")
         return "" if condition.get("status") else str(condition.get("message"))
 
-    def _call(self, method: str, **request: object) -> JSON:
-        assert self.cri is not None
-        return self.cri.call(method, **request)  # type: ignore[arg-type]
 
-
-def remove_group(name: str) -> None:
-    """Remove a cgroup, in every hierarchy; what still runs in it fails the test."""
-    for folder in (Path(f"{GROUPS}{name}"), *GROUPS.glob(f"*{name}")):
-        judge.wait_for(partial(_removed, folder), f"nothing runs in {folder}")
-
-
-def _removed(folder: Path) -> bool:
-    try:
-        folder.rmdir()
-    except FileNotFoundError:
-        return True
-    except OSError as error:
-        if error.errno != errno.EBUSY:
-            raise
-        return False
-    return True
+def _addresses(status: JSON) -> tuple[str, ...]:
+    network = status.get("network", {})
+    found = [network.get("ip"), *(each["ip"] for each in network.get("additional_ips", []))]
+    return tuple(filter(None, found))

@@ -8,9 +8,10 @@ from functools import cached_property
 from pathlib import Path
 
 from tests.containers import images
+from tests.containers.cgroups import remove_group
+from tests.containers.fetched import fetched
 from tests.kernel import judge
-from tests.runtimes.containerd import remove_group
-from tests.runtimes.runtime import JSON, NOTHING, Asked, Place, Pod, Refused, Runtime, fetched
+from tests.runtimes.runtime import JSON, NOTHING, Asked, Place, Pod, Refused, Runtime
 
 NO_CAPABILITY = "podman 4 passes no annotations to CNI plugins"
 

@@ -2,11 +2,9 @@
 
 import json
 import os
-import subprocess
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +12,6 @@ ROOT = Path(__file__).parents[2]
 JSON = dict[str, Any]
 Ports = Mapping[int, int]
 """Ports of the host, and of the pod."""
-
-
-@cache
-def fetched(what: str) -> Path:
-    """Where `tests/lab/fetch` has put something; it fetches what is not there yet."""
-    command = [str(ROOT / "tests" / "lab" / "fetch"), what]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-    return Path(done.stdout.strip())
 
 
 class Refused(Exception):

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tests.containers.cgroups import GROUPS
+from tests.containers.cri import GROUP
 from tests.kernel import judge
 from tests.kernel.conftest import LAUNCHER, Node
 from tests.runtimes.runtime import JSON, NOTHING, ROOT, Asked, Pod, Runtime
@@ -19,7 +21,6 @@ REFERENCE = ("loopback", "portmap")
 """What runtimes and configuration lists want beside ours."""
 
 RECORDS = Path("/var/lib/cni/netkit")
-GROUPS = Path("/sys/fs/cgroup")
 
 
 class Agent:
@@ -144,7 +145,7 @@ class Site:
             line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()
         )
         seen["processes"] = sorted(_processes())
-        patterns = ("cni-netkit-pods/*", "libpod_parent/libpod-*")
+        patterns = (f"{GROUP.strip('/')}/*", "libpod_parent/libpod-*")
         seen["cgroups"] = sorted(
             str(each) for pattern in patterns for each in GROUPS.rglob(pattern) if each.is_dir()
         )
