@@ -7,7 +7,7 @@
 #
 # docs/installing.md says what each of these is for. Both stages must be the same distribution, since
 # the environment refers to the system's Python: Debian 12 or later. For a build that can be repeated
-# give the base by its digest: --build-arg BASE_IMAGE=debian@sha256:...
+# give the base by its digest: --build-arg BASE_IMAGE=debian@sha256:... For traces: --build-arg WITH=otel.
 ARG BASE_IMAGE=debian:bookworm-slim
 
 FROM ${BASE_IMAGE} AS build
@@ -15,12 +15,13 @@ RUN apt-get update \
     && apt-get install --yes --no-install-recommends ca-certificates clang gcc libc6-dev musl-tools python3-venv
 WORKDIR /src
 # First what seldom changes: versions and hashes are those of .ci/lock-requirements.
+ARG WITH=
 COPY requirements requirements
 RUN python3 -m venv /build \
     && /build/bin/pip install --no-cache-dir --require-hashes -r requirements/build.lock \
     && python3 -m venv --without-pip /opt/cni-netkit \
     && /build/bin/pip --python /opt/cni-netkit/bin/python install --no-cache-dir \
-        --require-hashes -r requirements/run.lock
+        --require-hashes -r requirements/run.lock ${WITH:+-r requirements/$WITH.lock}
 COPY pyproject.toml hatch_build.py LICENSE install.sh *.md ./
 COPY docs docs
 COPY examples examples

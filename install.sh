@@ -6,6 +6,8 @@
 #     --from WHAT        a wheel, or a folder with the sources (default: the folder of this script)
 #     --wheels FOLDER    nothing from the network: dependencies, and without --from cni-netkit
 #                        itself, are wheels in FOLDER (make it with: pip wheel --wheel-dir FOLDER .)
+#     --with EXTRAS      with packages for metrics, for otel (traces), or for metrics,otel; to be given
+#                        again to upgrade
 #     --conflist [WHAT]  write /etc/cni/net.d/10-netkit.conflist, unless there is one: WHAT is a file
 #                        or the name of an example in conf/  (default: 10-l3-pair)
 #     --rollback         put the previous version into use again; once more: forth
@@ -28,6 +30,7 @@ bin_dir=/opt/cni/bin
 command_dir=/usr/local/bin
 from=
 wheels=
+extras=
 conflist=
 task=install
 dry_run=
@@ -70,9 +73,13 @@ parse() {
     while (($#)); do
         [[ $1 != --*=* ]] || set -- "${1%%=*}" "${1#*=}" "${@:2}"
         case $1 in
-        --from | --wheels | --prefix | --bin-dir | --command-dir) (($# > 1)) || die "$1 wants a value" ;;&
+        --from | --wheels | --with | --prefix | --bin-dir | --command-dir) (($# > 1)) || die "$1 wants a value" ;;&
         --from) from=$2 && shift ;;
         --wheels) wheels=$2 && shift ;;
+        --with)
+            [[ $2 =~ ^(metrics|otel|metrics,otel)$ ]] || die "--with $2: metrics, otel or metrics,otel"
+            extras=[$2] && shift
+            ;;
         --prefix) prefix=$2 && shift ;;
         --bin-dir) bin_dir=$2 && shift ;;
         --command-dir) command_dir=$2 && shift ;;
@@ -201,6 +208,7 @@ find_source() {
 # Tells one thing to install from another: what is in it, and the Python it is for.
 fingerprint() {
     "$1" --version
+    echo "$extras"
     if [[ -d $from ]]; then
         cd "$from"
         find cni_netkit conf docs examples hatch_build.py pyproject.toml install.sh ./*.md -type f \
@@ -244,7 +252,7 @@ build() {
     {
         "$python" -m venv "$new" &&
             "$new/bin/python" -I -m pip install -qq --disable-pip-version-check --no-input \
-                "${options[@]}" "$from"
+                "${options[@]}" "$from$extras"
     } >&2 ||
         die "could not install $from with $python, for the reason above (without network see" \
             "--wheels); nothing has been changed"

@@ -31,11 +31,17 @@ def main() -> int:
     output = os.dup(1)
     os.dup2(2, 1)
     handle = _load()
+    from cni_netkit.traces import traced
+
     on_terminal = os.isatty(output) and os.isatty(2)
-    answer = handle(os.environ, _read_input, on_terminal=on_terminal)
-    if answer.output is not None:
-        with os.fdopen(output, "w") as stream:
-            stream.write(json.dumps(answer.output) + "\n")
+    with traced(os.environ) as course:
+        environment = course.environment if course else os.environ
+        answer = handle(environment, _read_input, on_terminal=on_terminal)
+        if answer.output is not None:
+            with os.fdopen(output, "w") as stream:
+                stream.write(json.dumps(answer.output) + "\n")
+        if course and answer.status:
+            course.error = answer.output
     _forget_what_nobody_reads()
     return answer.status
 

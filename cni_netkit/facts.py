@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cni_netkit.kernel.errors import KernelError
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from cni_netkit.spec.nics import Preparation
 
 DEFAULT_MTU = 1500
+SYSFS = Path("/sys/class/net")
 
 
 @dataclass(frozen=True)
@@ -112,6 +114,15 @@ def _with_preparation(host: Namespace, nic: Nic, lease: Lease) -> Nic:
 def nic_with_queues(host: Namespace, link: Link) -> Nic:
     """A device as a NIC: its queues can be seen where it is up."""
     return Nic(link, tuple(host.queues.all(link.index)) if link.up else ())
+
+
+def nics(host: Namespace) -> list[Nic]:
+    """The NICs of a namespace, with the queues of those that are up.
+
+    Those with a device of a bus behind them: the kernel calls others virtual, and leases from none.
+    """
+    found = [link for link in host.links.all() if (SYSFS / link.name / "device").exists()]
+    return [nic_with_queues(host, link) for link in found]
 
 
 def _resolved(nic_id: str, devices: Sequence[str], device: str | None) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
-from cni_netkit import deadline, ipam, log
+from cni_netkit import deadline, ipam, log, phases
 from cni_netkit import plan as plans
 from cni_netkit.attachment import Attachment, parse_alias
 from cni_netkit.context import Context, namespaces
@@ -18,6 +18,7 @@ from cni_netkit.spec.config import NetConf, validate
 from cni_netkit.spec.errors import CNIError, Code
 from cni_netkit.spec.request import Request
 from cni_netkit.state import DamagedRecord, NewerRecord, Store
+from cni_netkit.steps.base import Step
 from cni_netkit.undo import Failures, Undo
 
 AT_WORK = "left alone, since it is being worked on"
@@ -49,17 +50,29 @@ def _release(request: Request, store: Store, attachment: Attachment, record: Rec
         context = Context(attachment, host, container, chosen, store, record)
         undo = Undo(as_cni_error)
         for step in plan:
-            undo.push(step.describe(), partial(step.undo, context, outcome))
+            undo.push(step.describe(), partial(_undo, step, request, context, outcome))
         for added in store.added_to(attachment):
             undo.push(
                 f"add {added.attachment}",
                 partial(_release_added, request, store, added.attachment),
             )
         undo.run().raise_first()
+        _begin("record", request)
         if record is None:
             store.remove_unread(attachment)
         else:
             store.remove(attachment, record.added_to)
+
+
+def _undo(step: Step, request: Request, context: Context, outcome: Outcome) -> None:
+    _begin(step.name, request)
+    step.undo(context, outcome)
+
+
+def _begin(phase: str, request: Request) -> None:
+    """Of a GC, which may release any number, all of them together are one phase."""
+    if request.verb == "DEL":
+        phases.begin(phase)
 
 
 def _is_of_the_add(found: Namespace, record: Record | None) -> bool:
@@ -190,6 +203,7 @@ def collect_one(request: Request, store: Store, attachment: Attachment) -> None:
         with store.lock(attachment, wait=False):
             deadline.ensure_somebody_waits(f"GC of {attachment}")
             release(request, store, attachment, store.load(attachment))
+            phases.released()
     except BlockingIOError:
         log.warning(AT_WORK, attachment=str(attachment))
 

@@ -7,7 +7,7 @@ from functools import partial
 from operator import attrgetter
 from typing import Any
 
-from cni_netkit import deadline, ipam, log
+from cni_netkit import deadline, ipam, log, phases, tracecontext
 from cni_netkit import plan as plans
 from cni_netkit.attachment import Attachment
 from cni_netkit.context import Context, namespaces
@@ -55,10 +55,12 @@ def handle(
     """
     version = versions.NEWEST
     started = time.monotonic()
+    phases.begin("read")
     words: dict[str, Any] = {
         "verb": environment.get("CNI_COMMAND"),
         "container": environment.get("CNI_CONTAINERID") or None,
         "ifname": environment.get("CNI_IFNAME") or None,
+        **tracecontext.words(environment),
     }
     options: dict[str, Any] = {}
     try:
@@ -67,6 +69,7 @@ def handle(
             request, netns_descriptor=netns_descriptor, route_descriptor=route_descriptor
         )
         version, options = request.version, _log_options(request)
+        phases.concerns(str(request.config.get("name", "")))
         with log.bound(**options, **words, network=request.config.get("name")):
             answer = Answer(0, VERBS[request.verb].run(request))
             log.debug("done", seconds=round(time.monotonic() - started, 6))
@@ -89,28 +92,35 @@ def add(request: Request) -> JSON:
     previous = results.read(conf.prev_result or {}, request.version)
     attachment = _attachment(request)
     store = Store()
+    phases.begin("lock")
     with (
         namespaces(request, must_exist=True) as (host, container),
         store.lock(attachment),
     ):
         deadline.ensure_somebody_waits(f"ADD {attachment}")
+        phases.begin("facts")
         facts = gather_facts(host, conf)
+        phases.begin("plan")
         plan = plans.decide(attachment, conf, facts, previous.container_addresses)
         chosen = ipam.configured(request, conf, attachment)
         record = _new_record(request, attachment, host, container, plan)
         context = Context(attachment, host, container, chosen, store, record)
+        phases.begin("record")
         store.create(record)
         outcome, undo = Outcome(), Undo(as_cni_error)
         try:
             for step in plan:
+                phases.begin(step.name)
                 undo.push(step.describe(), partial(step.undo, context, outcome))
                 step.do(context, outcome)
+            phases.begin("answer")
             result = previous.followed_by(_result(request, conf, plan, facts.mtu, outcome))
             rendered = results.render(result, request.version)
             record.complete = True
             context.save(outcome)
         except BaseException as error:
             failure = as_cni_error(error)
+            phases.begin("undo")
             failures = undo.run()
             failures.attach_to(failure)
             if not failures:
@@ -123,6 +133,7 @@ def delete(request: Request) -> None:
     """Detach: whatever is left of the attachment, from its record, or by its names without one."""
     store = Store()
     attachment = _attachment(request)
+    phases.begin("lock")
     with store.lock(attachment):
         deadline.ensure_somebody_waits(f"DEL {attachment}")
         record = store.load(attachment)
@@ -144,6 +155,7 @@ def check(request: Request) -> None:
     store = Store()
     attachment = _attachment(request)
     previous = results.read(conf.prev_result, request.version)
+    phases.begin("lock")
     with (
         store.lock(attachment),  # nothing is added or removed meanwhile
         namespaces(request, must_exist=True) as (host, container),
@@ -168,8 +180,11 @@ def collect(request: Request) -> None:
     valid = requests.valid_attachments(request.config)
     store = Store()
     failures = Failures(as_cni_error)
+    phases.begin("recorded")
     kept = collect_recorded(request, store, valid, failures)
+    phases.begin("unrecorded")
     failures.run("list the devices", partial(collect_unrecorded, request, store, kept, failures))
+    phases.begin("reservation")
     if chosen := ipam.configured(request, conf, Attachment(request.network, "", "")):
         failures.run("collect addresses", partial(_collect_addresses, chosen, kept))
     failures.raise_first()
@@ -184,10 +199,12 @@ def status(request: Request) -> None:
     """Tell whether ADD could work, as far as the set-up goes; what is used up is no error."""
     conf = validate(request.config)
     host = Namespace.current()
+    phases.begin("facts")
     try:
         facts = gather_status_facts(host, conf)
         plans.check_prerequisites(conf, facts)
         if chosen := ipam.configured(request, conf, Attachment(request.network, "", "")):
+            phases.begin("reservation")
             chosen.status()
     except (CNIError, ProgramError) as error:
         failure = as_cni_error(error)
@@ -259,6 +276,7 @@ def _check_each(plan: plans.Plan, context: Context, outcome: Outcome) -> None:
     """Raises error 105 for a difference, also where what is on record cannot be compared at all."""
     try:
         for step in plan:
+            phases.begin(step.name)
             step.check(context, outcome)
     except (KeyError, IndexError, TypeError, AttributeError, ValueError) as error:
         log.warning("what is on record is not sound", problem=repr(error))

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from cni_netkit import facts
 from cni_netkit.admin import leases, verdicts
 from cni_netkit.admin.advice import print_advice
 from cni_netkit.admin.output import JSON, print_json, print_table, print_text
@@ -72,7 +73,7 @@ def main(*, as_json: bool, conflist: str | None) -> int:
 def _look(host: Namespace, features: frozenset[str]) -> tuple[list[Looked], list[JSON]]:
     """The NICs; and a verdict on each whose record is of a newer release."""
     found, unknown = [], []
-    for nic in leases.nics(host):
+    for nic in facts.nics(host):
         trial = nic.link.up and features >= LEASING
         refusal = host.queues.refusal_to_lend(nic.link) if trial else None
         state = read_state(host, nic.link)
@@ -92,7 +93,7 @@ def _look(host: Namespace, features: frozenset[str]) -> tuple[list[Looked], list
 
 
 def _nic(nic: Nic, state: NicState) -> JSON:
-    behind = leases.SYSFS / nic.link.name / "device"
+    behind = facts.SYSFS / nic.link.name / "device"
     preparation = nic.preparation
     return {
         "name": nic.link.name,

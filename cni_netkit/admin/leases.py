@@ -5,31 +5,19 @@ The kernel says what is leased, to which device; the records say whose device th
 
 from collections.abc import Iterable, Sequence
 from contextlib import closing
-from pathlib import Path
 
 from cni_netkit.admin.list import holder, leased, pod_of, records, shown_ids
 from cni_netkit.admin.output import JSON, print_json, print_table
-from cni_netkit.facts import Nic, nic_with_queues
+from cni_netkit.facts import Nic, nics
 from cni_netkit.kernel.model import Queue
 from cni_netkit.kernel.namespace import Namespace
 from cni_netkit.record import Record
 from cni_netkit.records import netns_of
 
-SYSFS = Path("/sys/class/net")
-
 NO_NIC = "there is no NIC here: no device of this network namespace has hardware behind it"
 
 Seat = tuple[str, int, int, int]
 """NIC, its queue, index of the container's device, and that one's queue."""
-
-
-def nics(host: Namespace) -> list[Nic]:
-    """The NICs of a namespace, with the queues of those that are up.
-
-    Those with a device of a bus behind them: the kernel calls others virtual, and leases from none.
-    """
-    found = [link for link in host.links.all() if (SYSFS / link.name / "device").exists()]
-    return [nic_with_queues(host, link) for link in found]
 
 
 def report(found: Sequence[Nic], recorded: Iterable[Record]) -> JSON:
@@ -84,7 +72,7 @@ def _queue(nic: str, queue: Queue, holders: dict[Seat, JSON]) -> JSON:
         }
     return {
         "number": queue.number,
-        "state": "free" if queue.free else "leased" if lease else "in use",
+        "state": queue.state,
         "user": queue.user and queue.user.removeprefix("a "),
         "lease": lease,
     }

@@ -128,8 +128,16 @@ def _install(arguments: argparse.Namespace) -> int:
 def _run_agent(arguments: argparse.Namespace) -> int:
     from cni_netkit.agent import server
 
+    metrics = None
+    if arguments.metrics is not None:
+        from cni_netkit.agent import pages
+
+        try:
+            metrics = pages.Address.parse(arguments.metrics)
+        except pages.AddressError as error:
+            raise Misuse(f"--metrics: {error}") from None
     try:
-        return server.run(arguments.socket or server.SOCKET)
+        return server.run(arguments.socket or server.SOCKET, metrics)
     except server.AgentError as error:
         print(f"cni-netkit agent: {error}", file=sys.stderr)
         return 1

@@ -5,8 +5,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from cni_netkit.admin import options
-from cni_netkit.admin.leases import NO_NIC, nics
+from cni_netkit.admin.leases import NO_NIC
 from cni_netkit.admin.output import JSON, print_json, print_table, print_text
+from cni_netkit.facts import nics
 from cni_netkit.kernel.namespace import Namespace
 from cni_netkit.nics import prepare as preparing
 from cni_netkit.nics.change import Assignment, Change

@@ -109,8 +109,15 @@ def _add_programs(commands: Any) -> None:
         "agent",
         "run the resident agent",
         "cni-netkit agent --socket /run/test/agent.sock",
+        "cni-netkit agent --metrics 127.0.0.1:19469",
     )
     agent.add_argument("--socket", help="where to listen (default /run/cni-netkit/agent.sock)")
+    agent.add_argument(
+        "--metrics",
+        metavar="ADDRESS",
+        help="where /metrics, /healthz and /readyz are: 127.0.0.1:PORT, [::1]:PORT or the path of "
+        "a Unix socket (default: nowhere; docs/observability.md)",
+    )
     _command(
         commands,
         "launcher",

@@ -18,17 +18,23 @@ import stat
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from io import BytesIO
 from pathlib import Path
 from types import FrameType
+from typing import TYPE_CHECKING
 
 from cni_netkit import deadline, log, release, turns, verbs
 from cni_netkit.agent import nics, sockets, wire, xsk
 from cni_netkit.agent.callers import OF_ONE_PROCESS, Caller, Callers
+from cni_netkit.agent.watch import Watch, watching
 from cni_netkit.spec.errors import CNIError, Code
 from cni_netkit.spec.version import NEWEST
+from cni_netkit.traces import Unavailable
+
+if TYPE_CHECKING:
+    from cni_netkit.agent import pages
 
 SOCKET = "/run/cni-netkit/agent.sock"
 WORKERS = 128
@@ -66,9 +72,12 @@ class Agent:
     is always a leader: with all others at work it puts callers into the queue, or refuses them.
     """
 
-    def __init__(self, listener: socket.socket, *, inherited: bool = False) -> None:
+    def __init__(
+        self, listener: socket.socket, *, inherited: bool = False, watch: Watch | None = None
+    ) -> None:
         """`inherited`: the socket is systemd's and stays, for the agent that comes next."""
         self._inherited = inherited
+        self._watch = watch or Watch()
         self._callers = Callers(listener)
         self._leading = threading.Lock()
         self._guard = threading.Condition()
@@ -111,6 +120,16 @@ class Agent:
         # Full or closed: then there is nobody who has to be woken.
         with contextlib.suppress(OSError):
             self._stop.send(b"\0")
+
+    @property
+    def at_work(self) -> int:
+        """How many requests are being carried out."""
+        return len(self._workers) - self._free
+
+    @property
+    def waiting(self) -> int:
+        """How many requests wait for a worker."""
+        return len(self._waiting)
 
     @contextlib.contextmanager
     def stopped_by(self, *numbers: int) -> Iterator[None]:
@@ -209,7 +228,7 @@ class Agent:
                 self._put_aside(caller)
             else:
                 with self._callers.hung_up(caller):
-                    _answer(caller.connection, seconds)
+                    _answer(caller, seconds, self._watch)
         except Exception as error:
             log.error("a request was lost", problem=repr(error))
 
@@ -220,6 +239,7 @@ class Agent:
             self._refuse(each, STOPPING)
 
     def _refuse(self, caller: Caller, reason: str, code: Code = Code.TRY_AGAIN_LATER) -> None:
+        self._watch.refused()
         with self._callers.hung_up(caller):
             _send(caller.connection, 1, _error(code, reason))
 
@@ -236,10 +256,11 @@ def listen(path: str) -> Iterator[socket.socket]:
             yield listener
 
 
-def run(path: str = SOCKET) -> int:
+def run(path: str = SOCKET, metrics: "pages.Address | None" = None) -> int:
     """Run the agent until SIGTERM, on systemd's socket if it passes one, else on one at `path`.
 
-    Returns the exit status. Raises `AgentError`.
+    `metrics`: where to tell figures, and whether it is well. Returns the exit status. Raises
+    `AgentError`.
     """
     _raise_limit_of_descriptors()
     inherited = _from_systemd()
@@ -247,9 +268,12 @@ def run(path: str = SOCKET) -> int:
         inherited or listen(path) as listener,
         nics.kept(),
         xsk.served(path),
+        _watching(metrics is not None) as watch,
         contextlib.ExitStack() as stack,
     ):
-        agent = Agent(listener, inherited=inherited is not None)
+        agent = Agent(listener, inherited=inherited is not None, watch=watch)
+        if metrics:
+            _show(stack, metrics, listener, watch.figures(agent))
         stack.enter_context(agent.stopped_by(signal.SIGTERM, signal.SIGINT))
         with deadline.within():
             release.sweep()
@@ -262,6 +286,32 @@ def run(path: str = SOCKET) -> int:
         agent.serve()
     log.info("stopped", socket=path)
     return 0
+
+
+@contextlib.contextmanager
+def _watching(with_metrics: bool) -> Iterator[Watch]:
+    with contextlib.ExitStack() as stack:
+        try:
+            watch = stack.enter_context(watching(with_metrics=with_metrics))
+        except Unavailable as error:
+            raise AgentError(f"--metrics: {error}") from None
+        yield watch
+
+
+def _show(
+    stack: contextlib.ExitStack,
+    at: "pages.Address",
+    listener: socket.socket,
+    figures: Callable[[], bytes],
+) -> None:
+    # With what it needs it is a twentieth of the agent's memory.
+    from cni_netkit.agent import health, pages
+
+    try:
+        made = {**health.of(listener.getsockname()), "/metrics": pages.plain(figures)}
+        stack.enter_context(pages.served(at, made))
+    except OSError as error:
+        raise AgentError(f"listen on {at}, for --metrics: {error.strerror or error}") from None
 
 
 class Memory:
@@ -288,7 +338,8 @@ class Memory:
 _memory = Memory(MEMORY_BYTES)
 
 
-def _answer(connection: socket.socket, seconds: float) -> None:
+def _answer(caller: Caller, seconds: float, watch: Watch) -> None:
+    connection = caller.connection
     with contextlib.ExitStack() as stack:
 
         def reserve(size: int) -> None:
@@ -300,17 +351,20 @@ def _answer(connection: socket.socket, seconds: float) -> None:
             request = wire.receive_request(connection, until, reserve)
         except wire.WireError as error:
             log.warning("no request came", problem=str(error))
+            watch.refused()
             _send(connection, 1, _error(Code.TRY_AGAIN_LATER, str(error)))
             return
         for descriptor in request.descriptors:
             stack.callback(os.close, descriptor)
         waits = partial(_waits, connection)
-        with deadline.within(seconds, waits), turns.held():
+        course = watch.begin(request.environment, caller.accepted)
+        with course.noted("turn"), deadline.within(seconds, waits), turns.held():
             answer = verbs.handle(
-                request.environment, BytesIO(request.stdin).read, request.netns, request.route
+                course.environment, BytesIO(request.stdin).read, request.netns, request.route
             )
     output = b"" if answer.output is None else json.dumps(answer.output).encode() + b"\n"
     _send(connection, answer.status, output)
+    watch.end(course, answer)
 
 
 def _waits(connection: socket.socket) -> bool:

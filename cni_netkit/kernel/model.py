@@ -145,6 +145,14 @@ class Queue:
         """Whether nothing occupies the queue."""
         return self.leased_index is None and self.user is None
 
+    @property
+    def state(self) -> str:
+        """One of `QUEUE_STATES`."""
+        return "free" if self.free else "in use" if self.leased_index is None else "leased"
+
+
+QUEUE_STATES = ("free", "leased", "in use")
+
 
 @dataclass(frozen=True)
 class Rings:

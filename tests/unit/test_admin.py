@@ -12,6 +12,7 @@ from cni_netkit.admin import launcher
 from cni_netkit.admin import main as admin
 from cni_netkit.admin.parser import commands_of, parser
 from cni_netkit.agent import server
+from cni_netkit.agent.pages import Address
 
 
 def call(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
@@ -115,22 +116,30 @@ def test_install_without_the_mount_says_so(
 
 
 @pytest.mark.parametrize(
-    ("arguments", "path"),
-    [((), "/run/cni-netkit/agent.sock"), (("--socket", "/x/y.sock"), "/x/y.sock")],
+    ("arguments", "path", "metrics"),
+    [
+        ((), "/run/cni-netkit/agent.sock", None),
+        (("--socket", "/x/y.sock"), "/x/y.sock", None),
+        (
+            ("--metrics", "127.0.0.1:9100"),
+            "/run/cni-netkit/agent.sock",
+            Address("127.0.0.1", 9100),
+        ),
+    ],
 )
 def test_agent_runs_where_it_shall(
-    monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...], path: str
+    monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...], path: str, metrics: Address | None
 ) -> None:
     """Its exit status is the command's."""
     seen = []
 
-    def run(where: str) -> int:
+    def run(*where: object) -> int:
         seen.append(where)
         return 7
 
     monkeypatch.setattr(server, "run", run)
     assert call(monkeypatch, "agent", *arguments) == 7
-    assert seen == [path]
+    assert seen == [(path, metrics)]
 
 
 def test_agent_that_cannot_start_says_why(

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from cni_netkit import facts
 from cni_netkit.admin import advice, doctor, launcher, leases, verdicts
 from cni_netkit.agent import server, sockets
 from cni_netkit.facts import Nic
@@ -143,7 +144,7 @@ def test_counts_of_a_nic() -> None:
 
 def test_driver_and_numa_node(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """As sysfs has them (Documentation/ABI); -1 is no node."""
-    monkeypatch.setattr(leases, "SYSFS", tmp_path)
+    monkeypatch.setattr(facts, "SYSFS", tmp_path)
     (tmp_path / "mlx5_core").mkdir()
     for name, node in (("eth7", "1\n"), ("eth8", "-1\n")):
         (tmp_path / name / "device").mkdir(parents=True)

@@ -9,6 +9,8 @@ import socket
 import time
 
 from cni_netkit.agent import server, wire
+from cni_netkit.agent.callers import Caller
+from cni_netkit.agent.watch import Watch
 from tests.faults.fuzz import cell, oracle
 from tests.faults.fuzz.targets import request
 
@@ -41,7 +43,7 @@ def _answered(frame: bytes, count: int) -> None:
                 os.close(each)
             ours.sendall(frame[1:])
             ours.shutdown(socket.SHUT_WR)
-            server._answer(theirs, SECONDS)
+            server._answer(Caller(theirs, 0, 0, time.monotonic()), SECONDS, Watch())
         answer = wire.receive_answer(ours, time.monotonic() + SECONDS)
         with contextlib.suppress(ConnectionResetError):  # not all of it was read
             assert ours.recv(1) == b"", "more than one answer"

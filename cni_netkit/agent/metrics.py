@@ -1,0 +1,230 @@
+"""Figures of the agent, as Prometheus collects them: docs/observability.md lists them.
+
+What requests are told of is counted when they have their answer; what the disk and the kernel know
+is read when somebody asks for it.
+"""
+
+import time
+from collections import Counter as Counts
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import closing
+from typing import Protocol
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    ProcessCollector,
+    disable_created_metrics,
+    generate_latest,
+)
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from cni_netkit import __version__, facts, log
+from cni_netkit.errors import as_cni_error
+from cni_netkit.kernel.model import QUEUE_STATES
+from cni_netkit.kernel.namespace import Namespace
+from cni_netkit.phases import Course
+from cni_netkit.record import Record
+from cni_netkit.spec.errors import Code
+from cni_netkit.state import Store
+from cni_netkit.verbs import VERBS
+
+BUCKETS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10)
+"""In seconds. A STATUS takes one millisecond, most phases of an ADD less."""
+
+OTHER = "other"
+"""In place of a verb that is none, or a code that a delegated plugin made up: labels are few."""
+
+CODES = frozenset(map(int, Code))
+
+
+class Workers(Protocol):
+    """What an agent says of itself."""
+
+    @property
+    def at_work(self) -> int:
+        """How many requests are being carried out."""
+
+    @property
+    def waiting(self) -> int:
+        """How many requests wait for a worker."""
+
+
+class Metrics:
+    """The figures of one agent. Any thread may use it."""
+
+    def __init__(self) -> None:
+        disable_created_metrics()  # type: ignore[no-untyped-call]
+        self._registry = CollectorRegistry()
+        self._requests = Counter(
+            "cni_netkit_requests",
+            "Requests answered; code 0 is success, others are those of CNI errors.",
+            ("verb", "code"),
+            registry=self._registry,
+        )
+        self._refused = Counter(
+            "cni_netkit_requests_refused",
+            "Callers turned away before their request was read, or who sent none.",
+            registry=self._registry,
+        )
+        self._durations = Histogram(
+            "cni_netkit_request_duration_seconds",
+            "From the launcher's connection to the answer.",
+            ("verb",),
+            buckets=BUCKETS,
+            registry=self._registry,
+        )
+        self._phases = Histogram(
+            "cni_netkit_phase_duration_seconds",
+            "What the time of a request was spent on.",
+            ("verb", "phase"),
+            buckets=BUCKETS,
+            registry=self._registry,
+        )
+        self._collected = Counter(
+            "cni_netkit_gc_released",
+            "Attachments that GC released.",
+            registry=self._registry,
+        )
+        self._collected_last = Gauge(
+            "cni_netkit_gc_last_released",
+            "Attachments that the last GC released; it may have failed at others.",
+            registry=self._registry,
+        )
+        self._collected_at = Gauge(
+            "cni_netkit_gc_last_timestamp_seconds",
+            "When the last GC ended; 0 where there was none since the agent's start.",
+            registry=self._registry,
+        )
+        for verb in VERBS:
+            self._requests.labels(verb, "0")
+            self._durations.labels(verb)
+        self._registry.register(Node())
+        ProcessCollector(registry=self._registry)
+        build = Gauge("cni_netkit_build_info", "Always 1.", ("version",), registry=self._registry)
+        build.labels(__version__).set(1)
+
+    def watch(self, agent: Workers) -> None:
+        """Tell how busy this agent is."""
+        at_work = Gauge(
+            "cni_netkit_requests_in_progress",
+            "Requests that are being carried out.",
+            registry=self._registry,
+        )
+        at_work.set_function(lambda: agent.at_work)
+        waiting = Gauge(
+            "cni_netkit_requests_waiting",
+            "Requests that wait, since all workers are busy.",
+            registry=self._registry,
+        )
+        waiting.set_function(lambda: agent.waiting)
+
+    def end(self, course: Course) -> None:
+        """A request has its answer."""
+        verb = course.verb if course.verb in VERBS else OTHER
+        code = course.error["code"] if course.error else 0
+        known = code == 0 or code in CODES
+        self._requests.labels(verb, str(int(code)) if known else OTHER).inc()
+        self._durations.labels(verb).observe((course.ended - course.began) / 1e9)
+        for phase in course.phases:
+            self._phases.labels(verb, phase.name).observe((phase.ended - phase.began) / 1e9)
+        if verb == "GC":
+            self._collected.inc(course.released)
+            self._collected_last.set(course.released)
+            self._collected_at.set(time.time())
+
+    def refused(self) -> None:
+        """Somebody was turned away."""
+        self._refused.inc()
+
+    def text(self) -> bytes:
+        """All of it, in Prometheus' text format (version 0.0.4)."""
+        return generate_latest(self._registry)
+
+
+class Node(Collector):
+    """What the records and the kernel say, when they are asked."""
+
+    def describe(self) -> Iterable[Metric]:
+        """Nothing: whoever registers it must not have to read all records for it."""
+        return ()
+
+    def collect(self) -> Iterable[Metric]:
+        """Read it now. What cannot be read is left out, and said to be."""
+        failed = GaugeMetricFamily(
+            "cni_netkit_collector_failed",
+            "1 where figures are missing, since what they are of could not be read.",
+            labels=("of",),
+        )
+        sources: dict[str, Callable[[], list[Metric]]] = {"records": _records, "queues": _queues}
+        for name, read in sources.items():
+            problem = ""
+            try:
+                yield from read()
+            except Exception as error:
+                problem = as_cni_error(error).message
+                log.warning("figures are missing", of=name, problem=problem)
+            failed.add_metric((name,), bool(problem))
+        yield failed
+
+
+def _records() -> list[Metric]:
+    attachments, incomplete, unreadable = Counts[str](), 0, 0
+    for found in Store().scan():
+        if not isinstance(found, Record):
+            unreadable += 1
+        elif found.complete:
+            attachments[found.attachment.network] += 1
+        else:
+            incomplete += 1
+    return [
+        _gauge(
+            "cni_netkit_attachments",
+            "Attachments on record, complete, by network.",
+            ("network",),
+            {(network,): number for network, number in attachments.items()},
+        ),
+        _gauge(
+            "cni_netkit_records_incomplete",
+            "Attachments that are being made, or whose ADD died.",
+            (),
+            {(): incomplete},
+        ),
+        _gauge(
+            "cni_netkit_records_unreadable",
+            "Records that are damaged, or of a newer release.",
+            (),
+            {(): unreadable},
+        ),
+    ]
+
+
+def _queues() -> list[Metric]:
+    with closing(Namespace.current()) as host:
+        nics = facts.nics(host)
+    states: dict[tuple[str, ...], int] = {
+        (nic.link.name, state): 0 for nic in nics if nic.queues for state in QUEUE_STATES
+    }
+    for nic in nics:
+        for queue in nic.queues:
+            states[nic.link.name, queue.state] += 1
+    return [
+        _gauge(
+            "cni_netkit_nic_queues",
+            "Receive queues of each NIC that is up, by what they are used for.",
+            ("nic", "state"),
+            states,
+        )
+    ]
+
+
+def _gauge(
+    name: str, what: str, labels: tuple[str, ...], values: Mapping[tuple[str, ...], int]
+) -> Metric:
+    made = GaugeMetricFamily(name, what, labels=labels)
+    for each, value in values.items():
+        made.add_metric(each, value)
+    return made
