@@ -1,6 +1,7 @@
 """A node whose only container runtime is a containerd of the tests, and the DaemonSet's pod on it."""
 
 import copy
+import http.client
 import json
 import os
 import shutil
@@ -91,10 +92,19 @@ class Pod:
         self.agent = self._run("containers", "agent")
         judge.wait_for(self._is_up, "the startup probe succeeds", 60)
 
-    def probe(self, kind: str) -> tuple[int, str]:
-        """Status and output of a probe."""
+    def probe(self, kind: str) -> tuple[bool, str]:
+        """Whether a probe succeeds, and what it was told; what a kubelet asks, it asks on the node."""
         probe = named(self.spec["containers"], "agent")[f"{kind}Probe"]
-        return self.runtime.execute(self.agent, *probe["exec"]["command"])
+        if "exec" in probe:
+            status, output = self.runtime.execute(self.agent, *probe["exec"]["command"])
+            return status == 0, output
+        page = probe["httpGet"]
+        connection = http.client.HTTPConnection(
+            page["host"], page["port"], timeout=probe["timeoutSeconds"]
+        )
+        connection.request("GET", page["path"])
+        answer = connection.getresponse()
+        return 200 <= answer.status < 400, answer.read().decode()
 
     def _run(self, kind: str, name: str) -> str:
         spec = named(self.spec[kind], name)
@@ -104,7 +114,7 @@ class Pod:
     def _is_up(self) -> bool:
         assert self.runtime.runs(self.agent), self.runtime.log(self.agent)
         try:
-            return self.probe("startup")[0] == 0
+            return self.probe("startup")[0]
         except CRIError:  # it may have ended just now; then the next look tells
             return False
 
