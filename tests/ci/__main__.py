@@ -7,7 +7,7 @@ from pathlib import Path
 from tests.ci.runner import Part, main
 
 ROOT = Path(__file__).parents[2]
-TOOLS = "iproute2 plugins flannel kubectl cnitool liburing"
+TOOLS = "iproute2 plugins flannel kubectl cnitool liburing prometheus"
 RUNTIMES = "containerd-1.6 containerd-1.7 containerd-2 runc podman cri-api"
 
 

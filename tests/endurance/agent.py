@@ -6,7 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,6 +14,8 @@ import pytest
 
 from tests.kernel import judge
 from tests.kernel.conftest import Answer, Node
+
+COMMAND = [sys.executable, "-m", "cni_netkit.admin.main"]
 
 
 @dataclass
@@ -23,6 +25,7 @@ class AgentProcess:
     launcher: Path
     folder: Path
     notices: socket.socket
+    arguments: Sequence[str] = ()
     process: subprocess.Popen[bytes] = field(init=False)
 
     @property
@@ -33,7 +36,7 @@ class AgentProcess:
         """Start it; when this returns it has swept and is ready."""
         with (self.folder / "log").open("wb") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "cni_netkit.admin.main", "agent", "--socket", self.socket],
+                [*COMMAND, "agent", "--socket", self.socket, *self.arguments],
                 env={**os.environ, "NOTIFY_SOCKET": str(self.folder / "notify")},
                 stderr=log,
                 cwd=Path(__file__).parents[2],
