@@ -15,13 +15,15 @@ RUN apt-get update \
     && apt-get install --yes --no-install-recommends ca-certificates clang gcc libc6-dev musl-tools python3-venv
 WORKDIR /src
 # First what seldom changes: versions and hashes are those of .ci/lock-requirements.
-ARG WITH=
 COPY requirements requirements
 RUN python3 -m venv /build \
     && /build/bin/pip install --no-cache-dir --require-hashes -r requirements/build.lock \
     && python3 -m venv --without-pip /opt/cni-netkit \
     && /build/bin/pip --python /opt/cni-netkit/bin/python install --no-cache-dir \
-        --require-hashes -r requirements/run.lock ${WITH:+-r requirements/$WITH.lock}
+        --require-hashes -r requirements/run.lock
+ARG WITH=
+RUN [ -z "$WITH" ] || /build/bin/pip --no-cache-dir --python=/opt/cni-netkit/bin/python install \
+        --require-hashes -r "requirements/$WITH.lock"
 COPY pyproject.toml hatch_build.py LICENSE install.sh *.md ./
 COPY docs docs
 COPY examples examples

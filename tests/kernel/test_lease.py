@@ -1,11 +1,13 @@
 """Leased queues: taken in ADD, seen from the NIC, given back, never twice, never half."""
 
+import re
 import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from cni_netkit.agent.metrics import Metrics
 from cni_netkit.kernel.queues.queues import Queues
 from tests.kernel import judge
 from tests.kernel.conftest import JSON, Answer, Conf, Node
@@ -27,6 +29,23 @@ def test_leased_queues_point_at_queues_1_and_2(node: Node, conf: Conf, pairing: 
         assert judge.pings("10.1.0.2")
     assert node.call("DEL", configuration, c).ok
     assert judge.leases(nic) == {}
+
+
+def test_metrics_count_the_queues(node: Node, conf: Conf) -> None:
+    """As the kernel has them at the moment, by what they are used for."""
+    nic, c = node.nic(), node.container()
+    figures, configuration = Metrics(), conf(lease={"device": nic, "count": 2})
+
+    def queues() -> dict[str, str]:
+        text = figures.text().decode()
+        return dict(re.findall(rf'nic_queues{{nic="{nic}",state="([^"]+)"}} (\S+)', text))
+
+    assert queues() == {"free": "8.0", "leased": "0.0", "in use": "0.0"}
+    node.add(configuration, c)
+    assert queues() == {"free": "6.0", "leased": "2.0", "in use": "0.0"}
+    judge.run("ip", "link", "set", nic, "down")
+    assert queues() == {}
+    assert node.call("DEL", configuration, c).ok
 
 
 def test_pool_is_respected(node: Node, conf: Conf) -> None:
