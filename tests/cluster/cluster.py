@@ -140,6 +140,15 @@ class Cluster:
             self.plane.api.delete(f"{PODS}/{name}", grace=0)
         wait_for(lambda: not names & self.pods().keys(), f"{sorted(names)} are gone")
 
+    def on_agent(self, machine: Machine, *command: str) -> str:
+        """Run a command beside a node's agent, as `kubectl exec` does."""
+        mine = f"spec.nodeName={machine.name}"
+        pods = "/api/v1/namespaces/kube-system/pods"
+        labels = "app.kubernetes.io%2Fname%3Dcni-netkit"
+        (found,) = self.plane.api.items(f"{pods}?fieldSelector={mine}&labelSelector={labels}")
+        name = found["metadata"]["name"]
+        return self.plane.kubectl("-n", "kube-system", "exec", name, "-c", "agent", "--", *command)
+
     def namespace_of(self, machine: Machine, address: str) -> str:
         """The name of the network namespace of a pod, by one of its addresses."""
         for name in machine.run("ls", "/run/netns").split():
@@ -150,10 +159,11 @@ class Cluster:
                 return name
         raise AssertionError(f"no pod on {machine.name} has {address}")
 
-    def ping(self, machine: Machine, namespace: str, address: str) -> bool:
-        """Whether one packet out of a pod's namespace comes back, of three."""
+    def ping(self, machine: Machine, namespace: str, address: str, seconds: float = 1) -> bool:
+        """Whether all packets out of a pod's namespace come back, ten a second."""
         said = machine.run(
-            *("ip", "netns", "exec", namespace, "ping", "-c", "3", "-i", "0.2", "-W", "2", address),
+            *("ip", "netns", "exec", namespace),
+            *("ping", "-c", str(int(10 * seconds)), "-i", "0.1", "-W", "2", address),
             check=False,
         )
         return " 0% packet loss" in said

@@ -10,7 +10,10 @@ import pytest
 from tests.cluster.cluster import OWN_NUMBER, READY, Cluster, addresses, wait_for
 from tests.cluster.control_plane import ControlPlane
 from tests.cluster.machine import Machine
+from tests.figures import figures, pytest_terminal_summary
 from tests.kernel import judge
+
+__all__ = ["figures", "pytest_terminal_summary"]
 
 ROOT = Path(__file__).parents[2]
 NAMES = ("node-1", "node-2", "node-3")

@@ -21,6 +21,18 @@ PREFIXES = ("10.9.0.{}/24", "fd00:9::{}/64")
 ENTER = ("--mount", "--uts", "--ipc", "--net", "--pid", "--cgroup")
 CONTAINERD = "/run/containerd/containerd.sock"
 
+HANDLERS = ("leasing", "af-xdp")
+"""Handlers of containerd (RuntimeClass) whose pods get the network of a folder of their own."""
+
+NETWORKS = "/etc/cni/{}.d"
+HANDLER = """
+  [plugins."io.containerd.cri.v1.runtime".containerd.runtimes.{name}]
+    runtime_type = "io.containerd.runc.v2"
+    cni_conf_dir = "/etc/cni/{name}.d"
+    [plugins."io.containerd.cri.v1.runtime".containerd.runtimes.{name}.options]
+      BinaryName = "{runc}"
+"""
+
 
 def addresses(number: int) -> list[str]:
     """A node's addresses on the link."""
@@ -42,6 +54,7 @@ class Machine:
         self, name: str, number: int, folder: Path, programs: Path, plane: ControlPlane
     ) -> None:
         self.name, self.number, self.folder = name, number, folder
+        self.place = number
         self._programs, self._plane = programs, plane
         (folder / "logs").mkdir(parents=True)
         for each in first.ON_DISK:
@@ -67,6 +80,24 @@ class Machine:
         """Run a command on it; its standard output."""
         return judge.run(*self.enter, *command, check=check)
 
+    def background(self, *command: str) -> "subprocess.Popen[bytes]":
+        """Run a command on it that goes on."""
+        return subprocess.Popen([*self.enter, *command], stdin=subprocess.DEVNULL)
+
+    def ip(self, *arguments: str) -> Any:
+        """What `ip -j -d` says there."""
+        text = self.run("ip", "-j", "-d", *arguments)
+        return json.loads(text) if text.strip() else []
+
+    def python(self, program: str) -> str:
+        """What a Python program prints that runs on it with the tests in reach."""
+        root = str(Path(__file__).parents[2])
+        return self.run("env", f"PYTHONPATH={root}", sys.executable, "-c", program)
+
+    def write(self, path: str, text: str) -> None:
+        """Write a file there."""
+        Path(f"/proc/{self.pid}/root{path}").write_text(text)
+
     def boot(self) -> None:
         """Power it on: as after a power cut, where it was on before."""
         apart = ("--net", "--mount", "--pid", "--uts", "--ipc", "--fork", "--kill-child")
@@ -84,9 +115,13 @@ class Machine:
 
     def start(self) -> None:
         """Start containerd and kubelet."""
+        self.start_containerd()
+        self.kubelet.start()
+
+    def start_containerd(self) -> None:
+        """Start containerd, and wait until it answers."""
         self.containerd.start()
         self.containerd.wait_for(self._containerd_answers, "an answer", STARTING)
-        self.kubelet.start()
 
     def load(self, image: Path) -> None:
         """Have an image there."""
@@ -94,6 +129,22 @@ class Machine:
             *("ctr", "--address", CONTAINERD, "--namespace", "k8s.io"),
             *("images", "import", "--local", str(image)),
         )
+
+    @property
+    def addresses(self) -> list[str]:
+        """Its addresses on the link, IPv4 and IPv6."""
+        return addresses(self.place)
+
+    def move(self, place: int) -> None:
+        """Give it other addresses on the link, as an administrator does: its kubelet is told."""
+        self.kubelet.end()
+        for each in PREFIXES:
+            self.run("ip", "addr", "del", each.format(self.place), "dev", "eth0")
+            self.run("ip", "addr", "add", each.format(place), "dev", "eth0", "nodad")
+        self.place = place
+        self._default_routes()
+        self.kubelet = self._process("kubelet", self._programs / "kubelet", *self._kubelet())
+        self.kubelet.start()
 
     def power_off(self) -> None:
         """All that runs on it is gone at once, and its devices with it."""
@@ -128,10 +179,9 @@ class Machine:
         judge.run("ip", "link", "set", self._plug_name, "master", BRIDGE, "up")
         self.run("ip", "link", "set", "lo", "up")
         for each in PREFIXES:
-            self.run("ip", "addr", "add", each.format(self.number), "dev", "eth0", "nodad")
+            self.run("ip", "addr", "add", each.format(self.place), "dev", "eth0", "nodad")
         self.run("ip", "link", "set", "eth0", "up")
-        self.run("ip", "route", "add", "default", "via", self._plane.address)
-        self.run("ip", "-6", "route", "add", "default", "via", addresses(254)[1])
+        self._default_routes()
         for chain in ("prerouting", "output"):
             hook = f"type nat hook {chain} priority -100;"
             self.run(
@@ -140,6 +190,10 @@ class Machine:
                 f"add rule ip service {chain} ip daddr {SERVICE_ADDRESS} tcp dport 443"
                 f" dnat to {self._plane.address}:{PORT}",
             )
+
+    def _default_routes(self) -> None:
+        self.run("ip", "route", "replace", "default", "via", self._plane.address)
+        self.run("ip", "-6", "route", "replace", "default", "via", addresses(254)[1])
 
     def _is_up(self) -> bool:
         assert self._first
@@ -167,6 +221,7 @@ class Machine:
     def _containerd(self) -> Path:
         """Its configuration: the defaults of version 2 but for what a lab does not have."""
         runc = judge.run("which", "runc").strip()
+        handlers = "\n".join(HANDLER.format(name=name, runc=runc) for name in HANDLERS)
         path = self.folder / "containerd.toml"
         path.write_text(f"""
 version = 3
@@ -182,6 +237,7 @@ disabled_plugins = ["io.containerd.internal.v1.opt", "io.containerd.nri.v1.nri"]
     runtime_type = "io.containerd.runc.v2"
     [plugins."io.containerd.cri.v1.runtime".containerd.runtimes.runc.options]
       BinaryName = "{runc}"
+{handlers}
 [plugins."io.containerd.grpc.v1.cri"]
   stream_server_address = "127.0.0.1"
 """)
@@ -194,7 +250,7 @@ disabled_plugins = ["io.containerd.internal.v1.opt", "io.containerd.nri.v1.nri"]
             f"--kubeconfig={self._plane.kubeconfig_of[self.name]}",
             f"--config={path}",
             f"--hostname-override={self.name}",
-            f"--node-ip={','.join(addresses(self.number))}",
+            f"--node-ip={','.join(self.addresses)}",
             "--cert-dir=/var/lib/kubelet/pki",
         ]
 

@@ -9,19 +9,27 @@ import pytest
 
 from tests.endurance.agent import agent
 from tests.faults.kernel_log import Log
+from tests.figures import figures, pytest_terminal_summary
 from tests.kernel.conftest import conf, fake_nic, host, launcher, node, xdp_program
 from tests.kernel.features import kernel_has_netkit
 
-__all__ = ["agent", "conf", "fake_nic", "host", "launcher", "node", "xdp_program"]
+__all__ = [
+    "agent",
+    "conf",
+    "fake_nic",
+    "figures",
+    "host",
+    "launcher",
+    "node",
+    "pytest_terminal_summary",
+    "xdp_program",
+]
 
 KMEMLEAK = Path("/sys/kernel/debug/kmemleak")
 SHOWN = 4000
 
-FIGURES = pytest.StashKey[list[str]]()
-
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.stash[FIGURES] = []
     config.addinivalue_line("markers", "any_kernel: does not need netkit, nor mind it")
 
 
@@ -69,18 +77,3 @@ def kernel_log() -> Iterator[None]:
         yield
         alarms = log.alarms()
     assert not alarms, "the kernel's log has\n" + "\n".join(alarms)
-
-
-@pytest.fixture
-def figures(request: pytest.FixtureRequest) -> list[str]:
-    """Lines that are printed when all has ended: what was done, how often, what was found."""
-    return request.config.stash[FIGURES]
-
-
-def pytest_terminal_summary(
-    terminalreporter: pytest.TerminalReporter, config: pytest.Config
-) -> None:
-    if config.stash[FIGURES]:
-        terminalreporter.section("what was done")
-        for line in config.stash[FIGURES]:
-            terminalreporter.write_line(line)

@@ -1,0 +1,91 @@
+"""Pods with leased queues, by manifest: the network that a RuntimeClass stands for has a lease."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.cluster.cluster import Cluster, addresses_of, wait_for
+from tests.cluster.machine import HANDLERS, NETWORKS, Machine
+
+JSON = dict[str, Any]
+ROOT = Path(__file__).parents[2]
+CLASSES = "/apis/node.k8s.io/v1/runtimeclasses"
+NIC = 90
+QUEUES = 8
+
+
+@pytest.fixture
+def machine(cluster: Cluster) -> Iterator[Machine]:
+    """A node with a NIC of its own, and the classes."""
+    made = cluster.machines["node-3"]
+    made.run("sh", "-c", f"echo '{NIC} 1 {QUEUES}' >/sys/bus/netdevsim/new_device")
+    for name in HANDLERS:
+        cluster.plane.api.create(
+            CLASSES,
+            {
+                "apiVersion": "node.k8s.io/v1",
+                "kind": "RuntimeClass",
+                "metadata": {"name": name},
+                "handler": name,
+            },
+        )
+    yield made
+    for name in HANDLERS:
+        cluster.plane.api.delete(f"{CLASSES}/{name}")
+    made.run("sh", "-c", f"echo {NIC} >/sys/bus/netdevsim/del_device")
+
+
+def nic(machine: Machine) -> str:
+    """The NIC's name, up."""
+    folder = f"/sys/bus/netdevsim/devices/netdevsim{NIC}/net"
+    name = str(wait_for(lambda: machine.run("ls", folder, check=False), "the NIC is there")).strip()
+    machine.run("ip", "link", "set", name, "up")
+    return name
+
+
+def leased(machine: Machine, nic: str) -> set[int]:
+    """Numbers of the leased queues of a NIC, as the kernel says there."""
+    said = machine.python(
+        f"import json; from tests.kernel import judge; print(json.dumps(list(judge.leases('{nic}'))))"
+    )
+    return set(json.loads(said))
+
+
+@pytest.mark.parametrize(
+    ("handler", "example", "role", "kind"),
+    [
+        ("leasing", "20-pair-with-lease", "io_uring", "pair"),
+        ("af-xdp", "30-single-af-xdp", "af_xdp", "single"),
+    ],
+)
+def test_a_pod_has_a_queue_of_the_nic(
+    cluster: Cluster, machine: Machine, handler: str, example: str, role: str, kind: str
+) -> None:
+    """On a NIC that was prepared; the queue is the NIC's again when the pod is gone."""
+    device = nic(machine)
+    copy = ["--copy"] if role == "af_xdp" else []
+    cluster.on_agent(
+        machine, "cni-netkit", "nic", "prepare", device, "--role", role, "--queues", "4-7", *copy
+    )
+    conflist: JSON = json.loads((ROOT / "conf" / f"{example}.conflist").read_text())
+    # netdevsim has no ntuple filters.
+    conflist["plugins"][0]["lease"] |= {"device": device, "flows": "none"}
+    folder = NETWORKS.format(handler)
+    machine.run("mkdir", "-p", folder)
+    machine.write(f"{folder}/{example}.conflist", json.dumps(conflist))
+    name = cluster.create_pod(machine.name, runtimeClassName=handler)
+    (pod,) = cluster.running([name]).values()
+    taken = leased(machine, device)
+    assert len(taken) == 1
+    assert taken <= {4, 5, 6, 7}
+    inside = cluster.namespace_of(machine, addresses_of(pod)[0])
+    (link,) = machine.ip("-n", inside, "link", "show", "dev", "eth0")
+    assert link["linkinfo"]["info_kind"] == "netkit"
+    assert link["ifalias"].endswith(f" {device}:{taken.pop()}")
+    assert link["linkinfo"]["info_data"].get("pair", "single") == kind
+    cluster.delete_pods([name])
+    wait_for(lambda: not leased(machine, device), "the queue is the NIC's again")
+    cluster.on_agent(machine, "cni-netkit", "nic", "restore", device)
