@@ -30,6 +30,7 @@ PARTS = [
     Part("environment", prepared("environment:test")),
     Part("tools", prepared(*TOOLS.split(), *RUNTIMES.split())),
     Part("kernel", prepared("kernel"), seats=2, after=["environment"]),
+    Part("programs", prepared("kubernetes"), after=["tools"]),
     Part("roots", [PYTHON, "-m", "tests.install.roots"], after=["environment"]),
     # The README's test command, then what is too long for it. Two guests at a time take two seats.
     Part("test", command("test"), seats=2, after=READY),
@@ -38,6 +39,7 @@ PARTS = [
     Part("install", command("test", "tests/install"), after=[*READY, "roots"]),
     # Alone: its guests are busy, and what it waits for has a deadline.
     Part("runtimes", command("tests/runtimes/run"), seats=SEATS, after=READY),
+    Part("cluster", command("tests/cluster/run"), seats=SEATS, after=[*READY, "programs"]),
     Part("kubernetes", command("tests/kubernetes/run"), after=READY),
 ]
 
