@@ -92,6 +92,23 @@ class Route:
 
 
 @dataclass(frozen=True)
+class NetworkRoute:
+    """Where packets to a network go: to a gateway on a link, or nowhere.
+
+    `gateway` is None for a route of type unreachable: the sender is told, by ICMP. Both are texts
+    as `ipaddress` writes them.
+    """
+
+    destination: str
+    gateway: str | None
+
+    def __str__(self) -> str:
+        if self.gateway is None:
+            return f"unreachable {self.destination}"
+        return f"{self.destination} via {self.gateway}"
+
+
+@dataclass(frozen=True)
 class Bucket:
     """A token bucket (sch_tbf): bytes a second, bytes at once, and bytes that may wait."""
 

@@ -31,6 +31,7 @@ from cni_netkit.kernel.uapi import (
 if TYPE_CHECKING:
     from cni_netkit.kernel.bpf.xdp import Xdp
     from cni_netkit.kernel.ethtool.family import Ethtool
+    from cni_netkit.kernel.link.protocol import ProtocolRoutes
     from cni_netkit.kernel.link.shaping import Shaping
     from cni_netkit.kernel.nft.masquerade import Masquerading
     from cni_netkit.kernel.queues.queues import Queues
@@ -80,6 +81,12 @@ class Namespace:
     def links(self) -> Links:
         """Devices, their addresses and routes."""
         return Links(self._socket(NETLINK_ROUTE), self.netns)
+
+    def routes_of(self, protocol: int) -> ProtocolRoutes:
+        """What a routing protocol, by its number, has in the main table."""
+        from cni_netkit.kernel.link.protocol import ProtocolRoutes
+
+        return ProtocolRoutes(self._socket(NETLINK_ROUTE), protocol)
 
     @cached_property
     def queues(self) -> Queues:

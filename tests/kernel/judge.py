@@ -90,6 +90,40 @@ def routes(netns: str = "", family: str = "-4") -> dict[str, Any]:
     return {each["dst"]: each for each in ip(family, "route", netns=netns)}
 
 
+class RouteChanges:
+    """Changes of this namespace's routes, as the kernel tells whoever listens (RTMGRP_*_ROUTE)."""
+
+    def __enter__(self) -> "RouteChanges":
+        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
+        self._socket.bind((0, 0x40 | 0x400))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._socket.close()
+
+    def so_far(self) -> list[tuple[str, str, set[str]]]:
+        """Network, "add" or "del", and gateways of each; the kernel tells before it answers."""
+        found: list[tuple[str, str, set[str]]] = []
+        while True:
+            try:
+                data = self._socket.recv(1 << 17, socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                return found
+            while len(data) >= 16:
+                length, kind = struct.unpack_from("=IH", data)
+                family = {2: socket.AF_INET, 10: socket.AF_INET6}[data[16]]
+                attributes = _attributes(data[28:length])
+                network = socket.inet_ntop(family, attributes[1])
+                hops, gateways = attributes.get(9, b""), [attributes.get(5)]
+                while hops:  # struct rtnexthop: several of one route
+                    (size,) = struct.unpack_from("=H", hops)
+                    gateways.append(_attributes(hops[8:size]).get(5))
+                    hops = hops[(size + 3) & ~3 :]
+                told = {socket.inet_ntop(family, each) for each in gateways if each}
+                found.append((network, {24: "add", 25: "del"}[kind], told))
+                data = data[(length + 3) & ~3 :]
+
+
 def pings(address: str, netns: str = "", *, source: str = "") -> bool:
     """Whether one echo request is answered; there is no second try."""
     options = ["-I", source] if source else []

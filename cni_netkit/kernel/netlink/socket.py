@@ -43,6 +43,8 @@ ANSWER_SECONDS = 30
 
 RECEIVE_BYTES = 1 << 17
 DUMP_ATTEMPTS = 20
+BATCH = 100
+"""Requests at a time where there are many: an answer takes 768 bytes of 208 KiB, or more."""
 
 
 @dataclass
@@ -86,6 +88,22 @@ class NetlinkSocket:
         The kernel carries them out in order, and goes on after one that it refuses. Raises
         `KernelError` for the first that was refused with another errno than the `tolerated` ones.
         """
+        answers, refusals = self._ask(batch, tolerated)
+        if refusals:
+            raise refusals[min(refusals)]
+        return answers
+
+    def refusals(self, *batch: Ask) -> dict[int, KernelError]:
+        """Send the requests in one system call; which were refused, by their place.
+
+        For so many that their answers find room in the socket (`BATCH`).
+        """
+        _, refusals = self._ask(batch, ())
+        return refusals
+
+    def _ask(
+        self, batch: Sequence[Ask], tolerated: Collection[int]
+    ) -> tuple[list[list[Any]], dict[int, KernelError]]:
         sequences = range(self._sequence + 1, self._sequence + 1 + len(batch))
         self._sequence = sequences.stop - 1
         data = b"".join(
@@ -110,17 +128,15 @@ class NetlinkSocket:
                 if kind in (NLMSG_ERROR, NLMSG_DONE):
                     refused = _refusal(request, kind, flags, payload)
                     if refused and refused.errno not in tolerated:
-                        refusals[sequence] = refused
+                        refusals[sequence - sequences.start] = refused
                         if is_transaction:
                             pending.clear()
                     pending.discard(sequence)
                 else:
                     interrupted |= bool(flags & NLM_F_DUMP_INTR)
                     answers[sequence].append(_decode(request, payload))
-        if refusals:
-            raise refusals[min(refusals)]
         self.interrupted = interrupted
-        return list(answers.values())
+        return list(answers.values()), refusals
 
     def dump(
         self, asked: str, message: Any, kind: int, tolerated: Collection[int] = ()
