@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.cluster.api import Api, Refused
-from tests.cluster.process import Process
+from tests.containers.process import Process
 
 JSON = dict[str, Any]
 PORT = 6443

@@ -11,8 +11,8 @@ from typing import Any
 
 from tests.cluster import first
 from tests.cluster.control_plane import PORT, SERVICE_ADDRESS, STARTING, ControlPlane
-from tests.cluster.process import Process
 from tests.containers import images
+from tests.containers.process import Process
 from tests.kernel import judge
 
 JSON = dict[str, Any]

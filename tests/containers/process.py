@@ -3,10 +3,15 @@
 import os
 import signal
 import subprocess
+import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from tests.kernel import judge
+
+PAUSE = 0.1
+"""Seconds between two looks: programs that start need the processors themselves."""
 
 LOGGED = 60
 """Lines of a log that are shown where something failed."""
@@ -53,30 +58,26 @@ class Process:
 
     def end(self, number: int = signal.SIGTERM, seconds: float = judge.DEADLINE) -> None:
         """End it by a signal, and wait for that. It may have ended."""
-        if self._running is None:
-            return
-        try:
-            os.kill(self.pid, number)
-        except (ProcessLookupError, FileNotFoundError):
-            self._running.kill()
-        self._running.wait(seconds)
+        if self._running and self._running.poll() is None:
+            try:
+                os.kill(self.pid, number)
+            except (ProcessLookupError, FileNotFoundError):
+                self._running.kill()
+            self._running.wait(seconds)
         self._running = None
 
     def wait_for(self, condition: Callable[[], object], what: str, seconds: float) -> None:
         """Wait for a condition, while it runs. An OSError is the same as no."""
-
-        def holds() -> object:
-            status = self._running.poll() if self._running else "not started"
-            assert status is None, f"{self._name} ended: {status}"
-            try:
-                return condition()
-            except OSError:
-                return False
-
-        try:
-            judge.wait_for(holds, f"{self._name}: {what}", seconds)
-        except AssertionError as error:
-            raise AssertionError(f"{error}\n{self.end_of_log()}") from None
+        assert self._running, f"{self._name} has not been started"
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
+            with suppress(OSError):
+                if condition():
+                    return
+            with suppress(subprocess.TimeoutExpired):
+                status = self._running.wait(PAUSE)
+                raise AssertionError(f"{self._name} ended: {status}\n{self.end_of_log()}")
+        raise AssertionError(f"{self._name}: not within {seconds} s: {what}\n{self.end_of_log()}")
 
     def end_of_log(self) -> str:
         """The last lines that it said."""
