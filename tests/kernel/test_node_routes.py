@@ -1,7 +1,7 @@
 """Routes to other nodes' ranges: three nodes on a link, dual stack, judged by ip(8)."""
 
 import errno
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from functools import partial
 from ipaddress import ip_address
@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from cni_netkit.kernel.link.protocol import Found, ProtocolRoutes
 from cni_netkit.kernel.namespace import Namespace
 from cni_netkit.kernel.netlink.socket import BATCH
 from cni_netkit.node.routes import PROTOCOL, NodeRoute, Routes
@@ -283,6 +284,21 @@ def test_link_that_is_another(kept: Routes) -> None:
     make_link()
     assert kept.keep(to("b", "c")) == {}
     assert ours() == as_wanted(to("b", "c"))
+
+
+def test_routes_that_go_meanwhile(kept: Routes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between list and deletion somebody deletes one: it is gone, as it was to be."""
+    assert kept.keep(to("b", "c")) == {}
+    delete = ProtocolRoutes._delete
+
+    def after_somebody(self: ProtocolRoutes, stale: Sequence[Found]) -> None:
+        for range_ in RANGES["b"]:
+            judge.run("ip", "route", "del", range_)
+        delete(self, stale)
+
+    monkeypatch.setattr(ProtocolRoutes, "_delete", after_somebody)
+    assert kept.keep(set()) == {}
+    assert ours() == {}
 
 
 def test_the_nodes_own_range(kept: Routes) -> None:
