@@ -20,7 +20,7 @@ RUN python3 -m venv /build \
     && /build/bin/pip install --no-cache-dir --require-hashes -r requirements/build.lock \
     && python3 -m venv --without-pip /opt/cni-netkit \
     && /build/bin/pip --python /opt/cni-netkit/bin/python install --no-cache-dir \
-        --require-hashes -r requirements/run.lock
+        --require-hashes -r requirements/run.lock -r requirements/node.lock
 ARG WITH=
 RUN [ -z "$WITH" ] || /build/bin/pip --no-cache-dir --python=/opt/cni-netkit/bin/python install \
         --require-hashes -r "requirements/$WITH.lock"

@@ -59,6 +59,7 @@ def main(*, as_json: bool, conflist: str | None) -> int:
             *verdicts.of_networks(conflist),
             verdicts.of_agent(),
             verdicts.of_launcher(),
+            *verdicts.of_node(),
         ]
     finally:
         host.close()

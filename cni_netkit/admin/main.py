@@ -143,8 +143,19 @@ def _run_agent(arguments: argparse.Namespace) -> int:
         return 1
 
 
+def _run_node(_arguments: argparse.Namespace) -> int:
+    from cni_netkit.node import process
+
+    try:
+        return process.run()
+    except process.NodeError as error:
+        print(f"cni-netkit node: {error}", file=sys.stderr)
+        return 1
+
+
 COMMANDS: Mapping[str, Command] = {
     "agent": _run_agent,
+    "node": _run_node,
     "list": _list,
     "leases": _leases,
     "doctor": _doctor,

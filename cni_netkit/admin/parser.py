@@ -120,6 +120,12 @@ def _add_programs(commands: Any) -> None:
     )
     _command(
         commands,
+        "node",
+        "follow a Kubernetes cluster: this node's list, routes to the others",
+        "cni-netkit node",
+    )
+    _command(
+        commands,
         "launcher",
         "print the path of the compiled launcher",
         "cni-netkit launcher",

@@ -14,10 +14,12 @@ from cni_netkit.agent import wire
 from cni_netkit.agent.server import SOCKET
 from cni_netkit.errors import as_cni_error
 from cni_netkit.facts import Facts, Nic, gather_status_facts
+from cni_netkit.formats import Newer
 from cni_netkit.kernel.errors import KernelError
 from cni_netkit.kernel.namespace import Namespace
 from cni_netkit.nics.prepare import unable
 from cni_netkit.nics.state import NicState
+from cni_netkit.node import status
 from cni_netkit.plan import check_prerequisites
 from cni_netkit.spec import version as versions
 from cni_netkit.spec.config import validate
@@ -26,6 +28,9 @@ from cni_netkit.spec.nics import Role
 
 AGENT_SECONDS = 10.0
 """To connect and to answer; systemd may have to start it first."""
+
+NODE_SECONDS = 3 * status.RESYNC_SECONDS
+START_NODE = "look at the log of the DaemonSet's container node, which writes it"
 
 VERSION = wire.WireRequest({"CNI_COMMAND": "VERSION"}, b'{"cniVersion": "1.1.0"}')
 
@@ -167,6 +172,38 @@ def _silent_agent(reason: str) -> JSON:
         remedy="look at its log, and start it again",
         command="journalctl -u cni-netkit-agent.service",
     )
+
+
+def of_node() -> Iterator[JSON]:
+    """What `cni-netkit node` says of this node's place in its cluster, where there is one."""
+    about = "cluster"
+    try:
+        found = status.Status.load(status.FILE)
+    except FileNotFoundError:
+        return
+    except (OSError, ValueError) as error:
+        yield verdict(about, reason=f"read {status.FILE}: {error}", remedy=START_NODE)
+        return
+    except Newer as newer:
+        yield verdict(
+            about,
+            reason=f"{status.FILE} is of a newer release: it has format {newer.found}, this "
+            f"release knows formats up to {newer.known}",
+            remedy="ask that release's doctor",
+        )
+        return
+    silent = time.time() - found.written
+    if silent > NODE_SECONDS:
+        yield verdict(
+            about,
+            reason=f"the container node has said nothing for {silent / 60:.0f} minutes",
+            remedy=START_NODE,
+            command="kubectl -n kube-system logs ds/cni-netkit -c node",
+        )
+    for each in found.problems:
+        yield verdict(f"{about}: {each.reason}", reason=each.text, remedy=each.remedy)
+    if silent <= NODE_SECONDS and not found.problems:
+        yield verdict(about)
 
 
 def of_launcher() -> JSON:

@@ -228,11 +228,15 @@ def capabilities_told(column: int) -> set[str]:
 def test_capabilities_are_those_of_the_manifests() -> None:
     """Of the DaemonSet's agent and of the unit."""
     daemonset = yaml.safe_load((ROOT / "conf/kubernetes/base/daemonset.yaml").read_text())
-    (agent,) = daemonset["spec"]["template"]["spec"]["containers"]
-    added = {f"CAP_{each}" for each in agent["securityContext"]["capabilities"]["add"]}
+    added = {
+        container["name"]: {
+            f"CAP_{each}" for each in container["securityContext"]["capabilities"]["add"]
+        }
+        for container in daemonset["spec"]["template"]["spec"]["containers"]
+    }
     unit = (ROOT / "conf/systemd/cni-netkit-agent.service").read_text()
     (bounding,) = re.findall(r"^CapabilityBoundingSet=(.+)$", unit, re.M)
-    assert capabilities_told(1) == added
+    assert added == {"agent": capabilities_told(1), "node": {"CAP_NET_ADMIN"}}
     assert capabilities_told(2) == set(bounding.split())
 
 

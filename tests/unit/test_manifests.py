@@ -1,7 +1,7 @@
 """The Kubernetes manifests, against the schemas of Kubernetes and the fields that kind knows."""
 
 import copy
-import json
+import ipaddress
 import os
 import shutil
 import subprocess
@@ -65,16 +65,24 @@ def test_a_field_that_does_not_exist_is_refused() -> None:
 @pytest.mark.parametrize("folder", ["base", "kind"])
 @pytest.mark.parametrize("version", [VERSIONS[0], VERSIONS[-1]])
 def test_what_kustomize_makes_is_valid(folder: str, version: str) -> None:
-    """A DaemonSet and its ConfigMap, in one namespace, the one naming the other."""
+    """A DaemonSet with ConfigMap and account, in one namespace, each naming the other."""
     made = render(folder)
     for each in made:
         kubernetes_validate.validate(each, version, strict=True)
     by_kind = {each["kind"]: each for each in made}
-    assert sorted(by_kind) == ["ConfigMap", "DaemonSet"]
-    assert {each["metadata"]["namespace"] for each in made} == {"kube-system"}
-    volumes = {
-        each["name"]: each for each in by_kind["DaemonSet"]["spec"]["template"]["spec"]["volumes"]
-    }
+    for_all = {"ClusterRole", "ClusterRoleBinding"}
+    assert set(by_kind) == {"ConfigMap", "DaemonSet", "ServiceAccount", *for_all}
+    within = [each for each in made if each["kind"] not in for_all]
+    assert {each["metadata"].get("namespace") for each in within} == {"kube-system"}
+    pod = by_kind["DaemonSet"]["spec"]["template"]["spec"]
+    (subject,) = by_kind["ClusterRoleBinding"]["subjects"]
+    assert (subject["name"], subject["namespace"]) == (pod["serviceAccountName"], "kube-system")
+    assert by_kind["ServiceAccount"]["metadata"]["name"] == subject["name"]
+    assert (
+        by_kind["ClusterRoleBinding"]["roleRef"]["name"]
+        == (by_kind["ClusterRole"]["metadata"]["name"])
+    )
+    volumes = {each["name"]: each for each in pod["volumes"]}
     named = volumes["configuration"]["configMap"]["name"]
     assert named == by_kind["ConfigMap"]["metadata"]["name"]
 
@@ -113,6 +121,26 @@ def test_volumes_and_mounts_belong_together() -> None:
     assert mounted == {each["name"] for each in pod["volumes"]}
 
 
+def test_only_what_asks_the_api_server_has_the_token() -> None:
+    """The account's own mounting is off, and one container mounts the volume."""
+    pod = daemonset()["spec"]["template"]["spec"]
+    assert pod["automountServiceAccountToken"] is False
+    (volume,) = (
+        each["name"]
+        for each in pod["volumes"]
+        if any(
+            "serviceAccountToken" in source
+            for source in each.get("projected", {}).get("sources", ())
+        )
+    )
+    mounting = [
+        container["name"]
+        for container in pod["initContainers"] + pod["containers"]
+        if volume in [each["name"] for each in container["volumeMounts"]]
+    ]
+    assert mounting == ["node"]
+
+
 def test_selector_and_labels_agree() -> None:
     """The API server refuses a DaemonSet that would not find its own pods."""
     spec = daemonset()["spec"]
@@ -131,16 +159,13 @@ KIND_NODE = {"role", "image", "labels", "extraMounts", "extraPortMappings", "kub
 
 
 def test_the_kind_cluster_has_fields_that_kind_knows() -> None:
-    """And is without a CNI of its own, with a subnet that the configuration list's range is in."""
+    """And is without a CNI of its own, with a subnet that nodes get their ranges from."""
     cluster = yaml.safe_load((KUBERNETES / "kind" / "cluster.yaml").read_text())
     assert (cluster["kind"], cluster["apiVersion"]) == ("Cluster", "kind.x-k8s.io/v1alpha4")
     assert set(cluster) <= KIND_CLUSTER
     assert set(cluster["networking"]) <= KIND_NETWORKING
     assert cluster["networking"]["disableDefaultCNI"] is True
+    assert ipaddress.ip_network(cluster["networking"]["podSubnet"]).prefixlen < 24
     for node in cluster["nodes"]:
         assert set(node) <= KIND_NODE
         assert node["role"] in ("control-plane", "worker")
-    conflist = json.loads((KUBERNETES / "base" / "10-netkit.conflist").read_text())
-    subnet = conflist["plugins"][0]["ipam"]["ranges"][0][0]["subnet"]
-    # The controller manager gives the first node the first /24.
-    assert subnet == cluster["networking"]["podSubnet"].replace("/16", "/24")
