@@ -6,7 +6,6 @@ nothing is masqueraded. All else is as it stands in the template. For the form o
 CNI specification, section 1 ("Network configuration format").
 """
 
-import ipaddress
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from cni_netkit.node import files
+from cni_netkit.node.ranges import as_few
 from cni_netkit.spec import version as versions
 from cni_netkit.spec.addresses import ip_network
 from cni_netkit.spec.config import validate
@@ -25,6 +25,9 @@ JSON = dict[str, Any]
 OURS = "netkit"
 DEFAULT_ROUTES = {4: "0.0.0.0/0", 6: "::/0"}
 EXCLUDED = "nonMasqueradeCIDRs"
+EXCLUDED_MOST = 512
+"""Of each family, of 1024 that there may be. Thousands of nodes, some gone, would have more."""
+
 FILLED_IN = ("ranges", "subnet")
 """Keys of host-local that say where addresses come from."""
 
@@ -103,7 +106,7 @@ class Template:
         return [
             str(each)
             for version in DEFAULT_ROUTES
-            for each in ipaddress.collapse_addresses(_of_version(networks, version))
+            for each in as_few(_of_version(networks, version), EXCLUDED_MOST)
         ]
 
     def complete(self, ranges: Sequence[str], cluster: Iterable[str], what: str) -> JSON:

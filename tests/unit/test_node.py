@@ -4,6 +4,7 @@ import copy
 import errno
 import json
 import time
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +84,18 @@ def test_ranges_that_the_template_names_are_not_masqueraded_either() -> None:
     given = with_netkit(nonMasqueradeCIDRs=["10.244.0.0/16", "192.168.0.0/16"])
     made = completed(given, DUAL, (*DUAL, "10.244.7.0/24"))
     assert made["nonMasqueradeCIDRs"] == ["10.244.0.0/16", "192.168.0.0/16", DUAL[1]]
+
+
+def test_thousands_of_nodes_of_which_some_are_gone() -> None:
+    """More ranges than a list may have are told by wider ones."""
+    numbers = [number for number in range(5000) if number % 3]
+    cluster = [
+        *(f"10.{number >> 8}.{number & 255}.0/24" for number in numbers),
+        *(f"fd00:10:{number:x}::/64" for number in numbers),
+    ]
+    found = completed(PLAIN, DUAL, tuple(cluster))["nonMasqueradeCIDRs"]
+    for each in map(ip_network, cluster[::100]):
+        assert any(each.overlaps(ip_network(wide)) for wide in found)
 
 
 def test_without_masquerading_nothing_is_left_out_of_it() -> None:
