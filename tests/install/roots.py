@@ -103,8 +103,7 @@ def _change_format(module: Path) -> None:
     """Give records a field more, as a release may: then they have another format."""
     text = module.read_text()
     for before, after in (
-        ("migrations=(", "migrations=(*("),
-        (",))\n", ",), lambda fields: {**fields, 'made_by': 'older'}))\n"),
+        ('))\n"""A new one', ", lambda fields: {**fields, 'made_by': 'older'}))\n\"\"\"A new one"),
         (
             "    added_to: str | None = None\n",
             "    added_to: str | None = None\n    made_by: str = 'newer'\n",

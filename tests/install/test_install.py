@@ -106,6 +106,17 @@ def test_second_run_puts_back_what_is_lost(installed: Machine, lost: str) -> Non
     assert installed.run("readlink", "/opt/cni-netkit/current").stdout == environment
 
 
+def test_with_packages_for_metrics_and_traces(installed: Machine) -> None:
+    """They come with an environment of their own; the next time there is nothing to do."""
+    python = "/opt/cni-netkit/current/bin/python"
+    both = "import prometheus_client, opentelemetry.sdk.trace"
+    assert installed.run(python, "-I", "-c", both).returncode == 1
+    extras = ("--wheels", "/media/one", "--with", "metrics,otel")
+    installed.install(*extras)
+    assert installed.run(python, "-I", "-c", both).returncode == 0
+    assert "nothing to do" in installed.install(*extras)
+
+
 def test_upgrade_and_rollback(installed: Machine) -> None:
     """The previous version stays; back, and forth again; older ones go."""
     old = installed.run("readlink", "/opt/cni-netkit/current").stdout
