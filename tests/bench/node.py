@@ -10,8 +10,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -22,6 +22,8 @@ PR_SET_PDEATHSIG = 1
 KINDS = {"net": CLONE_NEWNET, "mnt": CLONE_NEWNS}
 SOCKET = "/run/cni-netkit/agent.sock"
 START_SECONDS = 30.0
+CPUCLOCK_SCHED = 2
+"""include/linux/posix-timers.h; the number of a process's clock is made of this and its own."""
 
 libc = ctypes.CDLL(None, use_errno=True)
 
@@ -39,13 +41,21 @@ class Container:
         return f"/run/netns/{self.name}"
 
 
+@dataclass(frozen=True)
+class Options:
+    """What an agent is started with besides."""
+
+    arguments: Sequence[str] = ()
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+
 class Node:
     """Its namespaces are kept by descriptors: what is in them goes with them.
 
     The calling thread is inside the node it entered last, and what it starts is, too.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, options: Options = Options()) -> None:
         _call(libc.unshare, CLONE_FS)
         _call(libc.unshare, CLONE_NEWNET | CLONE_NEWNS)
         _call(libc.mount, b"none", b"/", None, MS_REC_PRIVATE, None)
@@ -57,7 +67,7 @@ class Node:
             os.mkdir(folder)
         self._namespaces = {kind: _namespace(kind) for kind in KINDS}
         subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
-        self._agent = _start_agent()
+        self._agent = _start_agent(options)
         self._containers = 0
 
     def enter(self) -> None:
@@ -81,6 +91,10 @@ class Node:
         assert found, text
         return int(found[1])
 
+    def agent_milliseconds(self) -> float:
+        """The time that the agent has computed, all its threads together (clock_getcpuclockid(3))."""
+        return time.clock_gettime_ns(~self._agent.pid << 3 | CPUCLOCK_SCHED) / 1e6
+
     def close(self) -> None:
         """Stop the agent and let go of the namespaces."""
         self._agent.terminate()
@@ -94,15 +108,15 @@ class Node:
 
 
 @contextlib.contextmanager
-def nodes(number: int = 1) -> Iterator[list[Node]]:
+def nodes(*options: Options) -> Iterator[list[Node]]:
     """Fresh nodes, the first of them entered; afterwards the thread is back where it was."""
     home = {kind: _namespace(kind) for kind in KINDS}
     folder = os.getcwd()
     made: list[Node] = []
     try:
-        for _ in range(number):
+        for each in options or (Options(),):
             _enter(home)
-            made.append(Node())
+            made.append(Node(each))
         made[0].enter()
         yield made
     finally:
@@ -137,11 +151,12 @@ def _show_own_sysfs() -> None:
     os.rmdir("/run/sys")
 
 
-def _start_agent() -> "subprocess.Popen[bytes]":
+def _start_agent(options: Options) -> "subprocess.Popen[bytes]":
     command = [sys.executable, "-m", "cni_netkit.admin.main", "agent", "--socket", SOCKET]
+    command += options.arguments
     agent = subprocess.Popen(
         command,
-        env={"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)},
+        env={"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), **options.environment},
         stderr=subprocess.DEVNULL,
         # Whatever becomes of us, it does not stay. There is no other thread that could hold a lock.
         preexec_fn=partial(libc.prctl, PR_SET_PDEATHSIG, signal.SIGTERM),  # noqa: PLW1509

@@ -4,13 +4,16 @@ Containers are fresh and made before anything is timed, and stay until the part'
 kernel clears namespaces away in the background, which would disturb the next one.
 """
 
+import contextlib
+import subprocess
+import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from tests.bench import process
 from tests.bench.contenders import AGENT, BRIDGE, PTP, PYTHON, Cast, Contender, Empty, Plugin
 from tests.bench.floor import Floor
-from tests.bench.node import Container, nodes
+from tests.bench.node import ROOT, Container, Node, Options, nodes
 
 WARM_UP = 2
 """Rounds that do not count."""
@@ -19,6 +22,8 @@ VERBS = ("ADD", "CHECK", "STATUS", "DEL")
 AT_ONCE = {1: 1, 10: 4, 100: 8}
 """How many, and by what to divide the rounds."""
 
+PAGES, SPANS = "127.0.0.1:19469", "http://127.0.0.1:4318"
+COMPUTED = "ADD and DEL, what the agent computes"
 FEW = 10
 FILLING = 20
 CYCLES_AT_ONCE = 20
@@ -98,7 +103,7 @@ def crowded(cast: Cast, sizes: Sizes) -> Rows:
     tables = {group: _table(group, ("ADD", "DEL"), both, "") for group in (few, many)}
     for key, row in tables[many].items():
         row.against = tables[few][key]
-    with nodes(2) as places:
+    with nodes(Options(), Options()) as places:
         groups = dict(zip((few, many), places, strict=True))
         for node, number in zip(places, (FEW, sizes.containers), strict=True):
             node.enter()
@@ -114,6 +119,59 @@ def crowded(cast: Cast, sizes: Sizes) -> Rows:
                     for who, container in zip(both, fresh[group][turn], strict=True):
                         _note(tables[group], turn, verb, who, who.measure(verb, container))
     return [*tables[few].values(), *tables[many].values()]
+
+
+def observed(cast: Cast, sizes: Sizes) -> Rows:
+    """What metrics and traces cost: agents that tell nothing, and those that do, taking turns.
+
+    They are scraped, and somebody takes the spans, as often as is usual and more.
+    """
+    kinds = {
+        "nothing is told": Options(),
+        "the same": Options(),
+        "metrics": Options(("--metrics", PAGES)),
+        "metrics and traces": Options(("--metrics", PAGES), {"OTEL_EXPORTER_OTLP_ENDPOINT": SPANS}),
+    }
+    plain, *others = kinds
+    agents = {who: replace(cast.plugin(AGENT), label=who) for who in kinds}
+    tables = {who: _table("observed", ("ADD", "DEL"), [agents[who]], "") for who in kinds}
+    for who in kinds:
+        tables[who][COMPUTED, who] = Row("observed", COMPUTED, who)
+    for who in others:
+        for key, row in tables[who].items():
+            row.against = tables[plain][key[0], plain]
+    with contextlib.ExitStack() as stack:
+        places = dict(zip(kinds, stack.enter_context(nodes(*kinds.values())), strict=True))
+        fresh = {}
+        for who, node in places.items():
+            node.enter()
+            stack.enter_context(_collected(node))
+            fresh[who] = node.containers(sizes.runs + WARM_UP)
+        for turn in range(sizes.runs + WARM_UP):
+            before = {who: node.agent_milliseconds() for who, node in places.items()}
+            for verb in ("ADD", "DEL"):
+                for place in _order(turn, len(kinds)):
+                    who = [*kinds][place]
+                    places[who].enter()
+                    took = agents[who].measure(verb, fresh[who][turn])
+                    _note(tables[who], turn, verb, agents[who], took)
+            for who, node in places.items():
+                computed = node.agent_milliseconds() - before[who]
+                _note(tables[who], turn, COMPUTED, agents[who], computed)
+    return sorted(
+        (row for table in tables.values() for row in table.values()), key=lambda row: row.verb
+    )
+
+
+@contextlib.contextmanager
+def _collected(node: Node) -> Iterator[None]:
+    """Somebody in the node's namespaces who scrapes the agent, and takes its spans."""
+    command = [sys.executable, "-m", "tests.bench.collector", PAGES, SPANS]
+    with subprocess.Popen(command, cwd=ROOT) as collector:
+        try:
+            yield
+        finally:
+            collector.kill()
 
 
 def memory(cast: Cast, sizes: Sizes) -> Rows:
@@ -139,6 +197,7 @@ PARTS = {
     "dual": dual_stack,
     "burst": at_once,
     "crowd": crowded,
+    "observed": observed,
     "memory": memory,
 }
 
