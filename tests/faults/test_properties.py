@@ -5,25 +5,35 @@ megabytes, nests of a hundred thousand, each given to the plugin itself as a run
 """
 
 import copy
+import http.client
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry.sdk.trace.export import SpanExportResult
 
-from cni_netkit.agent import wire
+from cni_netkit import tracecontext
+from cni_netkit.agent import pages, wire
 from cni_netkit.attachment import Attachment, parse_alias
+from cni_netkit.phases import Course
 from cni_netkit.spec import result as results
 from cni_netkit.spec.config import validate
 from cni_netkit.spec.request import check_ifname, read
 from cni_netkit.spec.version import SUPPORTED, at_least
-from cni_netkit.verbs import VERBS
+from cni_netkit.traces import Traces
+from cni_netkit.verbs import VERBS, handle
 from tests.faults.fuzz import mutation, oracle, seeds
 from tests.faults.fuzz.targets.request import ENVIRONMENT
 
@@ -83,6 +93,120 @@ def test_any_environment_goes_through_the_wire(environment: dict[str, str], stdi
         wire.send_request(ours, wire.WireRequest(environment, stdin), until)
         found = wire.receive_request(theirs, until)
     assert (found.environment, found.stdin) == (environment, stdin)
+
+
+NEARLY = st.builds(
+    lambda text, at, length, more: text[:at] + more + text[at + length :],
+    st.from_regex(
+        re.compile(r"(00|cc|ff)-([0-9a-f]{32}|0{32})-([0-9a-f]{16}|0{16})-[0-9a-f]{2}"),
+        fullmatch=True,
+    ),
+    st.integers(0, 55),
+    st.integers(0, 3),
+    st.one_of(st.just(""), st.text(max_size=3)),
+)
+"""What may be a TRACEPARENT, or one once."""
+
+
+@often
+@given(st.one_of(NEARLY, VARIABLE), VARIABLE, VARIABLE)
+def test_any_trace_context(traceparent: str, tracestate: str, baggage: str) -> None:
+    """The answer is the same; what lines of the log say of it are ids, or nothing."""
+    given = {"TRACEPARENT": traceparent, "TRACESTATE": tracestate, "BAGGAGE": baggage}
+    words = tracecontext.words(given)
+    if words:
+        assert re.fullmatch("[0-9a-f]{32}", words["trace_id"])
+        assert re.fullmatch("[0-9a-f]{16}", words["span_id"])
+        assert int(words["trace_id"], 16)
+        assert int(words["span_id"], 16)
+        assert f"-{words['trace_id']}-{words['span_id']}-" in traceparent
+    asked = {"CNI_COMMAND": "VERSION"}
+    assert handle({**asked, **given}, lambda: b"{}") == handle(asked, lambda: b"{}")
+
+
+@pytest.fixture(scope="module")
+def traces() -> Iterator[Traces]:
+    """Spans that are encoded as for a collector, and go nowhere."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:9")
+        patch.setattr(OTLPSpanExporter, "export", _encoded)
+        made = Traces()
+        yield made
+        made.close()
+
+
+ENCODED: list[bytes] = []
+
+
+def _encoded(_exporter: OTLPSpanExporter, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+    ENCODED.extend(encode_spans([span]).SerializeToString() for span in spans)
+    return SpanExportResult.SUCCESS
+
+
+@often
+@given(st.lists(VARIABLE, min_size=5, max_size=5), st.one_of(NEARLY, VARIABLE), VARIABLE)
+def test_any_request_is_a_span(
+    traces: Traces, values: list[str], traceparent: str, message: str
+) -> None:
+    """Of the caller's trace where that is one; else of its own; and what is executed knows of it."""
+    names = ("CNI_COMMAND", "CNI_CONTAINERID", "CNI_IFNAME", "TRACESTATE", "BAGGAGE")
+    environment = {**dict(zip(names, values, strict=True)), "TRACEPARENT": traceparent}
+    caller = tracecontext.parent(environment)
+    course = Course(environment, network=values[0], error={"code": 7, "msg": message})
+    ENCODED.clear()
+    traces.begin(course)
+    with course.noted("turn"):
+        own = tracecontext.parent(course.environment)
+    traces.end(course)
+    traces._provider.force_flush()
+    if caller and not caller.sampled:
+        assert (own, ENCODED) == (caller, [])
+        return
+    assert own
+    assert own.sampled
+    assert caller is None or (own.trace_id, own.span_id != caller.span_id) == (
+        caller.trace_id,
+        True,
+    )
+    assert len(ENCODED) == 2
+    if caller is None:
+        assert "TRACESTATE" not in course.environment
+    assert course.environment["BAGGAGE"] == environment["BAGGAGE"]
+
+
+@pytest.fixture(scope="module")
+def pages_at(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    path = str(tmp_path_factory.mktemp("pages") / "pages.sock")
+    with pages.served(pages.Address(path), {"/metrics": pages.plain(lambda: b"figures")}):
+        yield path
+
+
+@often
+@given(
+    st.one_of(
+        st.binary(max_size=300),
+        st.builds(
+            lambda method, target, rest: method + b" " + target + b" " + rest + b"\r\n\r\n",
+            st.sampled_from([b"GET", b"HEAD", b"POST", b""]),
+            st.one_of(st.just(b"/metrics"), st.binary(max_size=20)),
+            st.one_of(st.just(b"HTTP/1.1"), st.binary(max_size=20)),
+        ),
+    )
+)
+def test_anything_sent_to_the_pages(pages_at: str, said: bytes) -> None:
+    """It is one answer of HTTP, which a client of the standard library understands; and the next."""
+    for each in (said, b"GET /metrics HTTP/1.1\r\n\r\n"):
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.settimeout(30)
+            connection.connect(pages_at)
+            connection.sendall(each)
+            connection.shutdown(socket.SHUT_WR)
+            response = http.client.HTTPResponse(
+                connection, method="HEAD" if each[:4] == b"HEAD" else "GET"
+            )
+            response.begin()
+            body = response.read()
+    assert (response.status, body) == (200, b"figures")
 
 
 @often

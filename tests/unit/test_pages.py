@@ -178,9 +178,13 @@ def test_a_page_is_made_once_a_second(path: str, page: Counted) -> None:
 def test_who_goes_away_ends_no_page(path: str, page: Counted) -> None:
     """However many ask for it and go: it is made once at a time, and the next one gets it."""
     page.go.clear()
-    for _ in range(3 * pages.CONNECTIONS):
-        with connect(path) as connection:
-            connection.sendall(GET)
+    with connect(path) as first:
+        first.sendall(GET)
+        wait_for(lambda: page.made, "it is being made")
+        for _ in range(3 * pages.CONNECTIONS):
+            with connect(path) as connection:
+                connection.sendall(GET)
+        assert read(first) == b""
     with connect(path) as connection:
         connection.sendall(GET)
         page.go.set()
@@ -188,8 +192,9 @@ def test_who_goes_away_ends_no_page(path: str, page: Counted) -> None:
     assert page.made == 1
 
 
-def test_silent_ones_hold_up_nobody(path: str) -> None:
-    """The oldest go when there are too many."""
+def test_silent_ones_hold_up_nobody(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The oldest go when there are too many, however long each of them may stay."""
+    monkeypatch.setattr(pages, "SECONDS", 3600.0)
     silent = [connect(path) for _ in range(3 * pages.CONNECTIONS)]
     try:
         for _ in range(3):
@@ -213,6 +218,27 @@ def test_a_connection_does_not_last(
             # Ours, and theirs until they have hung up.
             wait_for(lambda: len(os.listdir("/proc/self/fd")) == descriptors + 2, "it is taken")
             wait_for(lambda: len(os.listdir("/proc/self/fd")) == descriptors + 1, "they hang up")
+
+
+def test_who_takes_half_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the socket had room for is no answer that was taken, however little is left."""
+    monkeypatch.setattr(pages, "SECONDS", 1.0)
+    sizes = range(160 << 10, 320 << 10, 16 << 10)
+
+    def page(size: int) -> pages.Page:
+        return pages.plain(lambda: b"x" * size)
+
+    made = {f"/{size}": page(size) for size in sizes}
+    assert len(made) < pages.CONNECTIONS
+    with contextlib.ExitStack() as stack:
+        path = stack.enter_context(served(tmp_path, made))
+        descriptors = len(os.listdir("/proc/self/fd"))
+        for size in sizes:
+            connection = stack.enter_context(connect(path))
+            connection.sendall(GET.replace(b"count", b"%d" % size))
+            assert connection.recv(1) == b"H"
+        ours = descriptors + len(made)
+        wait_for(lambda: len(os.listdir("/proc/self/fd")) == ours, "they hang up on all")
 
 
 def test_a_page_that_fails(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
