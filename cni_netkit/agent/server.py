@@ -307,11 +307,15 @@ def _show(
     # With what it needs it is a twentieth of the agent's memory.
     from cni_netkit.agent import health, pages
 
+    made = {**health.of(listener.getsockname()), "/metrics": pages.plain(figures)}
     try:
-        made = {**health.of(listener.getsockname()), "/metrics": pages.plain(figures)}
         stack.enter_context(pages.served(at, made))
     except OSError as error:
-        raise AgentError(f"listen on {at}, for --metrics: {error.strerror or error}") from None
+        # Anybody on the node can take a port, and is not to keep pods from starting by that.
+        log.error(
+            f"no metrics, no health: listen on {at}: {error.strerror or error}",
+            remedy="give --metrics another address, or end what has this one; then start it again",
+        )
 
 
 class Memory:
