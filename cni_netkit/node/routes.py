@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from cni_netkit.kernel.errors import KernelError
 from cni_netkit.kernel.model import NetworkRoute
 from cni_netkit.kernel.namespace import Namespace
-from cni_netkit.spec.addresses import ip_address, ip_network
 
 PROTOCOL = 117
 """Our number among routing protocols; docs/decisions/D-35.md has who uses which."""
@@ -41,6 +40,5 @@ class Routes:
         """
         nodes: dict[NetworkRoute, NodeRoute] = {}
         for each in sorted(wanted, key=lambda each: (each.range, each.node)):
-            gateway = str(ip_address(each.via)) if each.via else None
-            nodes.setdefault(NetworkRoute(str(ip_network(each.range)), gateway), each)
+            nodes.setdefault(NetworkRoute.of(each.range, each.via or None), each)
         return {nodes[route]: error for route, error in self._routes.keep(list(nodes)).items()}

@@ -136,7 +136,7 @@ class ProtocolRoutes:
         if (found, protocol) != (family, self._protocol):
             return
         told = Attributes(answer[RTMSG.size :])
-        destination = f"{told.ip(uapi.RTA_DST) or ANYTHING[family]}/{length}"
+        destination = f"{_address(family, told.raw(uapi.RTA_DST)) or ANYTHING[family]}/{length}"
         metric = told.number(uapi.RTA_PRIORITY) or 0
         # As it was told, but for the state of its next hop.
         whole = RTMSG.pack(*header[:-1], 0) + answer[RTMSG.size :]
@@ -148,10 +148,11 @@ class ProtocolRoutes:
                 if number != uapi.RTA_MULTIPATH
             )
             for hop in _gateways(hops):
-                deletion = whole[: RTMSG.size] + rest + ip(uapi.RTA_GATEWAY, hop)
-                yield Found(destination, metric, NetworkRoute(destination, hop), deletion)
+                route = NetworkRoute(destination, _address(family, hop))
+                deletion = whole[: RTMSG.size] + rest + attribute(uapi.RTA_GATEWAY, hop)
+                yield Found(destination, metric, route, deletion)
             return
-        gateway = told.ip(uapi.RTA_GATEWAY)
+        gateway = _address(family, told.raw(uapi.RTA_GATEWAY))
         route = NetworkRoute(destination, gateway)
         is_ours = kind == (RTN_UNREACHABLE if gateway is None else RTN_UNICAST)
         is_ours = is_ours and hops is None and _place(route) == (destination, metric)
@@ -187,10 +188,14 @@ def _place(route: NetworkRoute) -> tuple[str, int]:
     return route.destination, LAST if route.gateway is None else METRIC[version]
 
 
-def _gateways(hops: bytes) -> Iterator[str]:
+def _address(family: int, value: bytes | None) -> str | None:
+    return None if value is None else sockets.inet_ntop(family, value)
+
+
+def _gateways(hops: bytes) -> Iterator[bytes]:
     """Those of several next hops (struct rtnexthop, each with its attributes)."""
     while len(hops) >= RTNEXTHOP.size:
         length, *_ = RTNEXTHOP.unpack_from(hops)
-        if gateway := Attributes(hops[RTNEXTHOP.size : length]).ip(uapi.RTA_GATEWAY):
+        if gateway := Attributes(hops[RTNEXTHOP.size : length]).raw(uapi.RTA_GATEWAY):
             yield gateway
         hops = hops[max((length + 3) & ~3, RTNEXTHOP.size) :]
