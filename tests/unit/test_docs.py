@@ -240,6 +240,22 @@ def test_capabilities_are_those_of_the_manifests() -> None:
     assert capabilities_told(2) == set(bounding.split())
 
 
+def test_every_reason_of_an_event_is_told_what_to_do_about() -> None:
+    """Those that `cni-netkit node` gives, and no others, in the table of docs/kubernetes.md."""
+    sources = [
+        ROOT / "cni_netkit" / "node" / name for name in ("nodes.py", "process.py", "reconciler.py")
+    ]
+    given = {
+        reason
+        for path in sources
+        for reason in re.findall(r'"([A-Z]\w*[a-z][A-Z]\w*)"', path.read_text())
+    }
+    table = (ROOT / "docs" / "kubernetes.md").read_text().partition("## What it says")[2]
+    rows = re.findall(r"^\| (`.+?`) \|", table.partition("\n## ")[0], re.M)
+    assert given == {each.strip("`") for row in rows for each in row.split(", ")}
+    assert len(given) > 8
+
+
 @pytest.mark.parametrize(
     "drawing", sorted(ROOT.glob("docs/drawings/*.svg")), ids=lambda path: path.name
 )

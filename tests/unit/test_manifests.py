@@ -5,12 +5,15 @@ import ipaddress
 import os
 import shutil
 import subprocess
+import tomllib
 from pathlib import Path
 from typing import Any
 
 import kubernetes_validate.utils as kubernetes_validate
 import pytest
 import yaml
+
+from tests.cluster.machine import HANDLERS, NETWORKS
 
 ROOT = Path(__file__).parents[2]
 KUBERNETES = ROOT / "conf" / "kubernetes"
@@ -159,13 +162,50 @@ KIND_NODE = {"role", "image", "labels", "extraMounts", "extraPortMappings", "kub
 
 
 def test_the_kind_cluster_has_fields_that_kind_knows() -> None:
-    """And is without a CNI of its own, with a subnet that nodes get their ranges from."""
+    """And is without a CNI of its own, with a subnet of each family that nodes get their ranges from."""
     cluster = yaml.safe_load((KUBERNETES / "kind" / "cluster.yaml").read_text())
     assert (cluster["kind"], cluster["apiVersion"]) == ("Cluster", "kind.x-k8s.io/v1alpha4")
     assert set(cluster) <= KIND_CLUSTER
     assert set(cluster["networking"]) <= KIND_NETWORKING
     assert cluster["networking"]["disableDefaultCNI"] is True
-    assert ipaddress.ip_network(cluster["networking"]["podSubnet"]).prefixlen < 24
+    assert cluster["networking"]["ipFamily"] == "dual"
+    subnets = map(ipaddress.ip_network, cluster["networking"]["podSubnet"].split(","))
+    # The controller manager's --node-cidr-mask-size-ipv4 and -ipv6, unless told otherwise.
+    assert all(each.prefixlen < {4: 24, 6: 64}[each.version] for each in subnets)
     for node in cluster["nodes"]:
         assert set(node) <= KIND_NODE
         assert node["role"] in ("control-plane", "worker")
+
+
+LEASES = KUBERNETES / "leases"
+CRI_PLUGINS = {1: "io.containerd.grpc.v1.cri", 2: "io.containerd.cri.v1.runtime"}
+"""containerd's, by its major version (containerd's documentation, "CRI Plugin Config Guide")."""
+
+
+def documents(path: Path) -> list[JSON]:
+    return list(yaml.safe_load_all(path.read_text()))
+
+
+@pytest.mark.parametrize("version", [VERSIONS[0], VERSIONS[-1]])
+@pytest.mark.parametrize(
+    "name", ["one-per-node.yaml", "leases/pods.yaml", "leases/runtimeclasses.yaml"]
+)
+def test_what_docs_have_applied_is_valid(name: str, version: str) -> None:
+    for each in documents(KUBERNETES / name):
+        kubernetes_validate.validate(each, version, strict=True)
+
+
+@pytest.mark.parametrize("major", CRI_PLUGINS)
+def test_containerd_has_the_handlers_of_the_classes(major: int) -> None:
+    """Those that tests/cluster has, with the same folders; a pod is there for each."""
+    classes = documents(LEASES / "runtimeclasses.yaml")
+    pods = documents(LEASES / "pods.yaml")
+    settings = tomllib.loads((LEASES / f"containerd-{major}.toml").read_text())
+    handlers = settings["plugins"][CRI_PLUGINS[major]]["containerd"]["runtimes"]
+    assert {name: each["cni_conf_dir"] for name, each in handlers.items()} == {
+        name: NETWORKS.format(name) for name in HANDLERS
+    }
+    assert {each["handler"] for each in classes} == set(handlers)
+    assert {each["metadata"]["name"] for each in classes} == {
+        each["spec"]["runtimeClassName"] for each in pods
+    }
