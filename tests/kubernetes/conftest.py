@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import yaml
 
+from cni_netkit.node.conflist import Template, write
 from tests.containers.cgroups import remove_group
 from tests.containers.containerd import Containerd
 from tests.containers.containerd_config import Settings
@@ -27,6 +28,7 @@ JSON = dict[str, Any]
 ROOT = Path(__file__).parents[2]
 KUBECTL = os.environ.get("CNI_NETKIT_KUBECTL", "kubectl")
 PLUGINS = os.environ.get("CNI_NETKIT_REFERENCE_PLUGINS", "")
+CONFLIST = Path("/etc/cni/net.d/10-netkit.conflist")
 INSTALLED = "/opt/cni/bin/netkit"
 
 # Folders of the node that containers see, and what the runtime and others keep.
@@ -86,6 +88,11 @@ class Pod:
         """Run the init container to its end; what it printed if it failed."""
         made = self._run("initContainers", "install")
         return "" if self.runtime.exit_status(made) == 0 else self.runtime.log(made)
+
+    def write_list(self) -> None:
+        """In place of the container `node`, which is in tests/cluster: it needs an API server."""
+        template = Template.read((self.files / CONFLIST.name).read_bytes(), "the template")
+        write(CONFLIST, template.complete(["10.244.0.0/24"], [], "the template"))
 
     def start(self) -> None:
         """Start the agent, and wait until its probe succeeds."""

@@ -27,7 +27,7 @@ IN_POD = {
     *("hostNetwork", "initContainers", "containers", "volumes", "securityContext"),
     # Of the API server, the scheduler and the kubelet's own loops.
     *("priorityClassName", "automountServiceAccountToken", "enableServiceLinks", "tolerations"),
-    *("nodeSelector", "terminationGracePeriodSeconds"),
+    *("nodeSelector", "terminationGracePeriodSeconds", "serviceAccountName"),
 }
 IN_CONTAINER = {
     *("name", "image", "imagePullPolicy", "command", "args", "securityContext", "resources"),

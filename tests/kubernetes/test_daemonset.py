@@ -7,13 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from cni_netkit.node.conflist import Template, write
 from tests.containers.cri import CRI, CRIError, sandbox
 from tests.kernel import judge
 from tests.kernel.conftest import DUAL_STACK, Node
-from tests.kubernetes.conftest import INSTALLED, JSON, ROOT, Pod, daemon, named
+from tests.kubernetes.conftest import CONFLIST, INSTALLED, JSON, ROOT, Pod, daemon, named
 
-CONFLIST = Path("/etc/cni/net.d/10-netkit.conflist")
 EXAMPLES = sorted((ROOT / "conf").glob("*.conflist"))
 
 
@@ -35,9 +33,7 @@ def test_it_makes_the_node_ready(runtime: CRI, manifest: list[JSON], tmp_path: P
     with daemon(runtime, manifest, tmp_path) as made:
         assert made.install() == ""
         made.start()
-        # By what Node objects say, the container `node` does this: tests/cluster.
-        template = Template.read((tmp_path / CONFLIST.name).read_bytes(), "the template")
-        write(CONFLIST, template.complete(["10.244.0.0/24"], [], "the template"))
+        made.write_list()
         judge.wait_for(lambda: runtime.condition("NetworkReady").get("status"), "it is ready", 30)
         web = runtime.run_pod(sandbox("web", ports={8080: 80}))
         address = runtime.status(web)["status"]["network"]["ip"]
@@ -261,6 +257,7 @@ def test_it_cannot_wait_for_the_network_that_it_makes(
 
     with daemon(runtime, manifest, tmp_path) as made:
         assert made.install() == ""
+        made.write_list()
     judge.wait_for(lambda: runtime.condition("NetworkReady").get("status"), "it is ready", 30)
     with pytest.raises(CRIError) as refused, daemon(runtime, manifest, tmp_path, change):
         pass
