@@ -16,6 +16,16 @@ class Phase(NamedTuple):
     ended: int
 
 
+Begun = list[tuple[str, int]]
+"""Names of phases, each with when it began."""
+
+
+def phases_of(begun: Begun, ended: int) -> list[Phase]:
+    """Phases, each until the next one, the last until the end."""
+    ends = [*(at for _, at in begun[1:]), ended]
+    return [Phase(name, at, end) for (name, at), end in zip(begun, ends, strict=True)]
+
+
 @dataclass(eq=False)
 class Course:
     """How a request went: when it came (`time.monotonic_ns()`), what it was at, how it ended.
@@ -33,7 +43,7 @@ class Course:
     released: int = 0
     error: Mapping[str, Any] | None = None
     span: Any = None
-    _begun: list[tuple[str, int]] = field(default_factory=list)
+    begun: Begun = field(default_factory=list)
 
     @property
     def verb(self) -> str:
@@ -42,14 +52,13 @@ class Course:
 
     @property
     def phases(self) -> list[Phase]:
-        """What it was at, each until the next one, the last until the request's end."""
-        ends = [*(at for _, at in self._begun[1:]), self.ended]
-        return [Phase(name, at, end) for (name, at), end in zip(self._begun, ends, strict=True)]
+        """What it was at."""
+        return phases_of(self.begun, self.ended)
 
     @contextmanager
     def noted(self, first: str) -> Iterator[None]:
         """Within, it is noted; `first` is what the request has been at since it came."""
-        self._begun.append((first, self.began))
+        self.begun.append((first, self.began))
         token = _course.set(self)
         try:
             yield
@@ -65,7 +74,7 @@ def begin(name: str) -> None:
     """From here on the request is at this."""
     course = _course.get()
     if course is not None:
-        course._begun.append((name, time.monotonic_ns()))
+        course.begun.append((name, time.monotonic_ns()))
 
 
 def concerns(network: str) -> None:

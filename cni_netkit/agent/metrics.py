@@ -4,14 +4,14 @@ What requests are told of is counted when they have their answer; what the disk 
 is read when somebody asks for it.
 """
 
+import contextlib
 import threading
-import time
 from bisect import bisect_left
 from collections import Counter as Counts
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import closing
 from itertools import accumulate
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from prometheus_client import (
     CollectorRegistry,
@@ -29,7 +29,7 @@ from cni_netkit import __version__, facts, log
 from cni_netkit.errors import as_cni_error
 from cni_netkit.kernel.model import QUEUE_STATES
 from cni_netkit.kernel.namespace import Namespace
-from cni_netkit.phases import Course
+from cni_netkit.phases import Begun, Course, phases_of
 from cni_netkit.record import Record
 from cni_netkit.spec.errors import Code
 from cni_netkit.state import Store
@@ -43,7 +43,20 @@ LIMITS = [int(seconds * 1e9) for seconds in BUCKETS]
 OTHER = "other"
 """In place of a verb that is none, or a code that a delegated plugin made up: labels are few."""
 
+NOTED = 256
+"""Requests that wait to be counted, at most. Many at a time take a quarter of what each takes."""
+
 CODES = frozenset(map(int, Code))
+
+
+class Ended(NamedTuple):
+    """A request that has its answer, and nothing that is large; `times`: began, ended, epoch."""
+
+    verb: str
+    code: int
+    times: tuple[int, int, int]
+    begun: Begun
+    released: int
 
 
 class Workers(Protocol):
@@ -62,6 +75,8 @@ class Metrics:
     """The figures of one agent. Any thread may use it."""
 
     def __init__(self) -> None:
+        self._ended: deque[Ended] = deque()
+        self._counting = threading.Lock()
         disable_created_metrics()  # type: ignore[no-untyped-call]
         self._registry = CollectorRegistry()
         self._requests = Counter(
@@ -125,17 +140,33 @@ class Metrics:
         waiting.set_function(lambda: agent.waiting)
 
     def end(self, course: Course) -> None:
-        """A request has its answer."""
-        verb = course.verb if course.verb in VERBS else OTHER
+        """A request has its answer. Here it is only noted, since others may be waiting."""
         code = course.error["code"] if course.error else 0
-        known = code == 0 or code in CODES
-        self._requests.labels(verb, str(int(code)) if known else OTHER).inc()
-        self._durations.observe([((verb,), course.ended - course.began)])
-        self._phases.observe([((verb, name), end - at) for name, at, end in course.phases])
+        verb, times = course.verb, (course.began, course.ended, course.epoch)
+        self._ended.append(Ended(verb, code, times, course.begun, course.released))
+        if len(self._ended) >= NOTED and self._counting.acquire(blocking=False):
+            try:
+                self._count()
+            finally:
+                self._counting.release()
+
+    def _count(self) -> None:
+        with contextlib.suppress(IndexError):
+            while True:
+                self._count_one(self._ended.popleft())
+
+    def _count_one(self, request: "Ended") -> None:
+        began, ended, epoch = request.times
+        verb = request.verb if request.verb in VERBS else OTHER
+        known = request.code == 0 or request.code in CODES
+        self._requests.labels(verb, str(int(request.code)) if known else OTHER).inc()
+        self._durations.observe((verb,), ended - began)
+        for name, at, end in phases_of(request.begun, ended):
+            self._phases.observe((verb, name), end - at)
         if verb == "GC":
-            self._collected.inc(course.released)
-            self._collected_last.set(course.released)
-            self._collected_at.set(time.time())
+            self._collected.inc(request.released)
+            self._collected_last.set(request.released)
+            self._collected_at.set((ended + epoch) / 1e9)
 
     def refused(self) -> None:
         """Somebody was turned away."""
@@ -143,7 +174,9 @@ class Metrics:
 
     def text(self) -> bytes:
         """All of it, in Prometheus' text format (version 0.0.4)."""
-        return generate_latest(self._registry)
+        with self._counting:
+            self._count()
+            return generate_latest(self._registry)
 
 
 class Durations(Collector):
@@ -151,19 +184,16 @@ class Durations(Collector):
 
     def __init__(self, name: str, what: str, labels: tuple[str, ...]) -> None:
         self._name, self._what, self._labels = name, what, labels
-        self._guard = threading.Lock()
         # By labels: how many there are in each bucket, and behind those the sum in nanoseconds.
         self._cells: dict[tuple[str, ...], list[int]] = {}
 
-    def observe(self, durations: Iterable[tuple[tuple[str, ...], int]]) -> None:
-        """Labels, and how long it took in nanoseconds."""
-        with self._guard:
-            for labels, nanoseconds in durations:
-                cell = self._cells.get(labels)
-                if cell is None:
-                    cell = self._cells[labels] = [0] * (len(BUCKETS) + 2)
-                cell[bisect_left(LIMITS, nanoseconds)] += 1
-                cell[-1] += nanoseconds
+    def observe(self, labels: tuple[str, ...], nanoseconds: int) -> None:
+        """How long something took; one thread at a time."""
+        cell = self._cells.get(labels)
+        if cell is None:
+            cell = self._cells[labels] = [0] * (len(BUCKETS) + 2)
+        cell[bisect_left(LIMITS, nanoseconds)] += 1
+        cell[-1] += nanoseconds
 
     def describe(self) -> Iterable[Metric]:
         """Its name, for the registry to see that no other has it."""
@@ -172,9 +202,7 @@ class Durations(Collector):
     def collect(self) -> Iterable[Metric]:
         """As it is now."""
         made = HistogramMetricFamily(self._name, self._what, labels=self._labels)
-        with self._guard:
-            cells = {labels: list(cell) for labels, cell in self._cells.items()}
-        for labels, (*counts, total) in cells.items():
+        for labels, (*counts, total) in list(self._cells.items()):
             limits = [*map(floatToGoString, BUCKETS), "+Inf"]
             buckets = [*zip(limits, accumulate(counts), strict=True)]
             made.add_metric(labels, buckets, total / 1e9)
@@ -239,7 +267,7 @@ def _records() -> list[Metric]:
 
 
 def _queues() -> list[Metric]:
-    with closing(Namespace.current()) as host:
+    with contextlib.closing(Namespace.current()) as host:
         nics = facts.nics(host)
     states: dict[tuple[str, ...], int] = {
         (nic.link.name, state): 0 for nic in nics if nic.queues for state in QUEUE_STATES

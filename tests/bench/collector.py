@@ -1,4 +1,4 @@
-"""Stands for what is on a node: scrapes an agent every second, and takes the spans that come.
+"""Stands for what is on a node: scrapes an agent, and takes the spans that come.
 
 python -m tests.bench.collector HOST:PORT http://HOST:PORT
 """
@@ -11,8 +11,8 @@ import urllib.request
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from urllib.parse import urlsplit
 
-SECONDS = 1.0
-"""Prometheus comes every 15 or 30; so a minute of measuring sees some of it."""
+SECONDS = 15.0
+"""Between two scrapes: half of what is usual."""
 
 
 class Spans(BaseHTTPRequestHandler):

@@ -124,7 +124,7 @@ def crowded(cast: Cast, sizes: Sizes) -> Rows:
 def observed(cast: Cast, sizes: Sizes) -> Rows:
     """What metrics and traces cost: agents that tell nothing, and those that do, taking turns.
 
-    They are scraped, and somebody takes the spans, as often as is usual and more.
+    They are scraped, and somebody takes the spans.
     """
     kinds = {
         "nothing is told": Options(),

@@ -51,7 +51,7 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
 
 def course(verb: str, milliseconds: float = 1, code: int = 0, released: int = 0) -> Course:
     made = Course({"CNI_COMMAND": verb}, released=released)
-    made._begun = [("read", made.began)]
+    made.begun = [("read", made.began)]
     made.ended = made.began + int(milliseconds * 1e6)
     made.error = {"code": code, "msg": "no"} if code else None
     return made
@@ -78,6 +78,35 @@ def test_requests_are_counted() -> None:
     assert found[f'{durations}_bucket{{le="+Inf",verb="ADD"}}'] == 3
     assert found[f'{durations}_sum{{verb="ADD"}}'] == pytest.approx(30.033)
     assert found['cni_netkit_phase_duration_seconds_count{phase="read",verb="ADD"}'] == 3
+
+
+@pytest.mark.usefixtures("store")
+def test_none_is_lost() -> None:
+    """Whoever ends meanwhile, in how many threads, and however rarely somebody asks."""
+    made = Metrics()
+    number, threads = 5 * metrics.NOTED, 4
+    begin = threading.Barrier(threads + 1)
+
+    def work() -> None:
+        begin.wait()
+        for _ in range(number):
+            made.end(course("ADD"))
+
+    workers = [threading.Thread(target=work) for _ in range(threads)]
+    for each in workers:
+        each.start()
+    begin.wait()
+    seen = [samples(made)['cni_netkit_requests_total{code="0",verb="ADD"}'] for _ in range(5)]
+    for each in workers:
+        each.join()
+    found = samples(made)
+    assert seen == sorted(seen)
+    for name in ("requests_total", "request_duration_seconds_count"):
+        (value,) = [found[each] for each in found if f"netkit_{name}" in each and "ADD" in each]
+        assert value == number * threads
+    for _ in range(10 * metrics.NOTED):
+        made.end(course("ADD"))
+    assert len(made._ended) < metrics.NOTED, "they are kept till somebody asks"
 
 
 @pytest.mark.usefixtures("store")
