@@ -71,7 +71,7 @@ class Cluster:
             shutil.copy(self.plugins / name, opt)
         machine.start()
         for image in sorted(self.images.glob("*.tar")):
-            machine.load(image)
+            machine.containerd.load(image)
 
     def stop(self) -> None:
         """End all of it."""

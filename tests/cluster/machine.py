@@ -5,33 +5,31 @@ import os
 import signal
 import subprocess
 import sys
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from tests.cluster import first
-from tests.cluster.control_plane import PORT, SERVICE_ADDRESS, STARTING, ControlPlane
-from tests.containers import images
-from tests.containers.process import Process
+from tests.cluster.control_plane import PORT, SERVICE_ADDRESS, ControlPlane
+from tests.containers.containerd import Containerd
+from tests.containers.containerd_config import Settings
+from tests.containers.process import Process, children
 from tests.kernel import judge
 
 JSON = dict[str, Any]
 BRIDGE = "cluster"
 PREFIXES = ("10.9.0.{}/24", "fd00:9::{}/64")
 ENTER = ("--mount", "--uts", "--ipc", "--net", "--pid", "--cgroup")
-CONTAINERD = "/run/containerd/containerd.sock"
 
 HANDLERS = ("leasing", "af-xdp")
 """Handlers of containerd (RuntimeClass) whose pods get the network of a folder of their own."""
 
 NETWORKS = "/etc/cni/{}.d"
-HANDLER = """
-  [plugins."io.containerd.cri.v1.runtime".containerd.runtimes.{name}]
-    runtime_type = "io.containerd.runc.v2"
-    cni_conf_dir = "/etc/cni/{name}.d"
-    [plugins."io.containerd.cri.v1.runtime".containerd.runtimes.{name}.options]
-      BinaryName = "{runc}"
-"""
+CONTAINERD = Settings(
+    root=Path("/var/lib/containerd"),
+    state=Path("/run/containerd"),
+    snapshotter="overlayfs",
+    handlers={name: Path(NETWORKS.format(name)) for name in HANDLERS},
+)
 
 
 def addresses(number: int) -> list[str]:
@@ -56,20 +54,21 @@ class Machine:
         self.name, self.number, self.folder = name, number, folder
         self.place = number
         self._programs, self._plane = programs, plane
-        (folder / "logs").mkdir(parents=True)
+        for each in ("logs", "containerd"):
+            (folder / each).mkdir(parents=True)
         for each in first.ON_DISK:
             disk = folder / "disk" / each.lstrip("/")
             disk.mkdir(parents=True)
             judge.run("mount", "-t", "tmpfs", "tmpfs", str(disk))
         self._first: subprocess.Popen[bytes] | None = None
-        self.containerd: Process
+        self.containerd: Containerd
         self.kubelet: Process
 
     @property
     def pid(self) -> int:
         """Of its first process, as this namespace sees it."""
         assert self._first, f"{self.name} is off"
-        return self._children(self._first.pid)[0]
+        return children(self._first.pid)[0]
 
     @property
     def enter(self) -> tuple[str, ...]:
@@ -110,25 +109,15 @@ class Machine:
         )
         judge.wait_for(self._is_up, f"{self.name} is up", 60)
         self._plug()
-        self.containerd = self._process("containerd", "containerd", "--config", self._containerd())
+        seen = f"/proc/{self.pid}/root"
+        folder = self.folder / "containerd"
+        self.containerd = Containerd(folder, "2", CONTAINERD, prefix=self.enter, seen=seen)
         self.kubelet = self._process("kubelet", self._programs / "kubelet", *self._kubelet())
 
     def start(self) -> None:
         """Start containerd and kubelet."""
-        self.start_containerd()
-        self.kubelet.start()
-
-    def start_containerd(self) -> None:
-        """Start containerd, and wait until it answers."""
         self.containerd.start()
-        self.containerd.wait_for(self._containerd_answers, "an answer", STARTING)
-
-    def load(self, image: Path) -> None:
-        """Have an image there."""
-        self.run(
-            *("ctr", "--address", CONTAINERD, "--namespace", "k8s.io"),
-            *("images", "import", "--local", str(image)),
-        )
+        self.kubelet.start()
 
     @property
     def addresses(self) -> list[str]:
@@ -152,15 +141,15 @@ class Machine:
         os.kill(self.pid, signal.SIGKILL)
         self._first.wait(60)
         self._first = None
-        for each in (self.kubelet, self.containerd):
-            each.end(signal.SIGKILL)
+        self.kubelet.end()
+        self.containerd.end()
         judge.wait_for(lambda: not judge.link(self._plug_name), "its plug is gone", 60)
 
     def logs(self) -> dict[str, str]:
         """The end of each log, by program."""
         return {
             f"{self.name} {each.log.stem}": each.end_of_log()
-            for each in (self.containerd, self.kubelet)
+            for each in (self.containerd.process, self.kubelet)
         }
 
     @property
@@ -198,50 +187,11 @@ class Machine:
     def _is_up(self) -> bool:
         assert self._first
         assert self._first.poll() is None, f"{self.name} did not boot"
-        children = self._children(self._first.pid)
-        return bool(children) and Path(f"/proc/{children[0]}/root/run/up").exists()
-
-    def _containerd_answers(self) -> bool:
-        asked = [*self.enter, "ctr", "--address", CONTAINERD, "version"]
-        return not subprocess.run(asked, capture_output=True).returncode
-
-    @staticmethod
-    def _children(pid: int) -> list[int]:
-        found = []
-        for each in Path("/proc").glob("[0-9]*/stat"):
-            with suppress(OSError):
-                # proc_pid_stat(5): the parent's is the second after the name in parentheses.
-                parent = each.read_text().rpartition(")")[2].split()[1]
-                found += [int(each.parent.name)] if parent == str(pid) else []
-        return found
+        found = children(self._first.pid)
+        return bool(found) and Path(f"/proc/{found[0]}/root/run/up").exists()
 
     def _process(self, name: str, *command: str | Path) -> Process:
         return Process(self.folder / "logs" / f"{name}.log", command, prefix=self.enter)
-
-    def _containerd(self) -> Path:
-        """Its configuration: the defaults of version 2 but for what a lab does not have."""
-        runc = judge.run("which", "runc").strip()
-        handlers = "\n".join(HANDLER.format(name=name, runc=runc) for name in HANDLERS)
-        path = self.folder / "containerd.toml"
-        path.write_text(f"""
-version = 3
-disabled_plugins = ["io.containerd.internal.v1.opt", "io.containerd.nri.v1.nri"]
-[plugins."io.containerd.cri.v1.images"]
-  snapshotter = "overlayfs"
-  [plugins."io.containerd.cri.v1.images".pinned_images]
-    sandbox = "{images.BUSYBOX}"
-[plugins."io.containerd.cri.v1.runtime"]
-  restrict_oom_score_adj = true
-  enable_cdi = false
-  [plugins."io.containerd.cri.v1.runtime".containerd.runtimes.runc]
-    runtime_type = "io.containerd.runc.v2"
-    [plugins."io.containerd.cri.v1.runtime".containerd.runtimes.runc.options]
-      BinaryName = "{runc}"
-{handlers}
-[plugins."io.containerd.grpc.v1.cri"]
-  stream_server_address = "127.0.0.1"
-""")
-        return path
 
     def _kubelet(self) -> list[str]:
         path = self.folder / "kubelet.json"
@@ -262,7 +212,7 @@ def kubelet_configuration() -> JSON:
         "kind": "KubeletConfiguration",
         "authentication": {"anonymous": {"enabled": True}, "webhook": {"enabled": False}},
         "authorization": {"mode": "AlwaysAllow"},
-        "containerRuntimeEndpoint": f"unix://{CONTAINERD}",
+        "containerRuntimeEndpoint": f"unix://{CONTAINERD.socket}",
         "cgroupDriver": "cgroupfs",
         "cpuCFSQuota": False,
         "failSwapOn": False,

@@ -19,8 +19,8 @@ def kubelet(machine: Machine) -> None:
 
 
 def containerd(machine: Machine) -> None:
-    machine.containerd.end(signal.SIGKILL)
-    machine.start_containerd()
+    machine.containerd.kill()
+    machine.containerd.start()
 
 
 def killed(command: str) -> Callable[[Machine], None]:

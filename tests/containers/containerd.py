@@ -40,7 +40,7 @@ class Containerd:
         configuration.write_text(configuration_of(settings, series))
         # It looks for its shim there.
         path = {"PATH": f"{self.programs}:{os.environ['PATH']}"}
-        self._process = Process(
+        self.process = Process(
             folder / "containerd.log",
             [self.programs / "containerd", "--config", configuration],
             prefix=prefix,
@@ -52,8 +52,8 @@ class Containerd:
 
     def start(self, *images: Path) -> None:
         """Start it, wait until it answers, and have images there."""
-        self._process.start()
-        self._process.wait_for(self._answers, "it answers", SECONDS)
+        self.process.start()
+        self.process.wait_for(self._answers, "it answers", SECONDS)
         for image in images:
             self.load(image)
 
@@ -71,11 +71,11 @@ class Containerd:
 
     def kill(self) -> None:
         """SIGKILL; the shims keep the pods."""
-        self._process.end(signal.SIGKILL)
+        self.process.end(signal.SIGKILL)
 
     def end(self) -> None:
         """SIGTERM, and hang up."""
-        self._process.end()
+        self.process.end()
         self.cri.close()
 
     def _answers(self) -> bool:

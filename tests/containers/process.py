@@ -53,7 +53,7 @@ class Process:
         for each in below:
             if Path(f"/proc/{each}/comm").read_text().strip() == self._name[:15]:
                 return each
-            below += map(int, judge.run("pgrep", "--parent", str(each), check=False).split())
+            below += children(each)
         raise ProcessLookupError(f"{self._name} does not run\n{self.end_of_log()}")
 
     def end(self, number: int = signal.SIGTERM, seconds: float = judge.DEADLINE) -> None:
@@ -83,3 +83,14 @@ class Process:
         """The last lines that it said."""
         lines = self.log.read_text(errors="replace").splitlines() if self.log.exists() else []
         return "\n".join(lines[-LOGGED:])
+
+
+def children(pid: int) -> list[int]:
+    """Of a process."""
+    found = []
+    for each in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            # proc_pid_stat(5): the parent's is the second after the name in parentheses.
+            parent = each.read_text().rpartition(")")[2].split()[1]
+            found += [int(each.parent.name)] if parent == str(pid) else []
+    return found
