@@ -3,6 +3,8 @@
 import http.client
 import json
 import ssl
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 JSON = dict[str, Any]
@@ -44,6 +46,19 @@ class Api:
         if answer.status >= 300:
             raise Refused(answer.status, text)
         return json.loads(text) if text.startswith(("{", "[")) else text
+
+    @contextmanager
+    def watch(self, path: str) -> Iterator[Iterator[JSON]]:
+        """Events of a list, of which `path` has a query, from what is there on."""
+        connection = http.client.HTTPSConnection(
+            self._host, self._port, context=self._tls, timeout=SECONDS
+        )
+        try:
+            headers = {"Authorization": f"Bearer {self._token}"}
+            connection.request("GET", f"{path}&watch=1", headers=headers)
+            yield map(json.loads, connection.getresponse())
+        finally:
+            connection.close()
 
     def get(self, path: str) -> Any:
         """What is there."""

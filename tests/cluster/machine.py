@@ -5,6 +5,8 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +26,7 @@ HANDLERS = ("leasing", "af-xdp")
 """Handlers of containerd (RuntimeClass) whose pods get the network of a folder of their own."""
 
 NETWORKS = "/etc/cni/{}.d"
-CONTAINERD = Settings(
-    root=Path("/var/lib/containerd"),
-    state=Path("/run/containerd"),
-    snapshotter="overlayfs",
-    handlers={name: Path(NETWORKS.format(name)) for name in HANDLERS},
-)
+CONTAINERD = Settings(Path("/var/lib/containerd"), Path("/run/containerd"), snapshotter="overlayfs")
 
 
 def addresses(number: int) -> list[str]:
@@ -49,8 +46,18 @@ class Machine:
     """One node. It can be powered off, booted again, taken off the link, given another address."""
 
     def __init__(
-        self, name: str, number: int, folder: Path, programs: Path, plane: ControlPlane
+        self,
+        name: str,
+        number: int,
+        folder: Path,
+        programs: Path,
+        plane: ControlPlane,
+        *,
+        handlers: Sequence[str] = HANDLERS,
+        metrics: str = "",
     ) -> None:
+        networks = {each: Path(NETWORKS.format(each)) for each in handlers}
+        self._settings = replace(CONTAINERD, handlers=networks, metrics=metrics)
         self.name, self.number, self.folder = name, number, folder
         self.place = number
         self._programs, self._plane = programs, plane
@@ -111,8 +118,8 @@ class Machine:
         self._plug()
         seen = f"/proc/{self.pid}/root"
         folder = self.folder / "containerd"
-        self.containerd = Containerd(folder, "2", CONTAINERD, prefix=self.enter, seen=seen)
-        self.kubelet = self._process("kubelet", self._programs / "kubelet", *self._kubelet())
+        self.containerd = Containerd(folder, "2", self._settings, prefix=self.enter, seen=seen)
+        self.kubelet = self.process("kubelet", self._programs / "kubelet", *self._kubelet())
 
     def start(self) -> None:
         """Start containerd and kubelet."""
@@ -132,7 +139,7 @@ class Machine:
             self.run("ip", "addr", "add", each.format(place), "dev", "eth0", "nodad")
         self.place = place
         self._default_routes()
-        self.kubelet = self._process("kubelet", self._programs / "kubelet", *self._kubelet())
+        self.kubelet = self.process("kubelet", self._programs / "kubelet", *self._kubelet())
         self.kubelet.start()
 
     def power_off(self) -> None:
@@ -190,7 +197,8 @@ class Machine:
         found = children(self._first.pid)
         return bool(found) and Path(f"/proc/{found[0]}/root/run/up").exists()
 
-    def _process(self, name: str, *command: str | Path) -> Process:
+    def process(self, name: str, *command: str | Path) -> Process:
+        """A program that runs on it, when it is started."""
         return Process(self.folder / "logs" / f"{name}.log", command, prefix=self.enter)
 
     def _kubelet(self) -> list[str]:

@@ -22,7 +22,7 @@ class Settings:
     """What differs between the nodes of tests.
 
     `state` is what a boot empties, with the socket in it; `handlers` are runtime handlers with a folder of
-    networks each.
+    networks each; `metrics` is an address for its figures.
     """
 
     root: Path
@@ -32,6 +32,7 @@ class Settings:
     snapshotter: str = "native"
     sandbox: str = images.BUSYBOX
     handlers: Mapping[str, Path] = field(default_factory=dict)
+    metrics: str = ""
 
     @property
     def socket(self) -> Path:
@@ -54,6 +55,7 @@ def configuration_of(settings: Settings, series: str) -> str:
             ],
         },
         "grpc": {"address": str(settings.socket)},
+        "metrics": {"address": settings.metrics} if settings.metrics else {},
         _plugin(CRI): {
             "disable_tcp_service": True,
             "stream_server_address": "127.0.0.1",
