@@ -1,4 +1,7 @@
-"""The DaemonSet's pod through containerd: it installs, answers, and needs every privilege it has."""
+"""The DaemonSet's pod through containerd: it needs every privilege it has, and is enough for every example.
+
+That nodes become ready by it, and pods run, is shown by real kubelets: tests/cluster.
+"""
 
 import json
 import subprocess
@@ -7,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.containers.cri import CRI, CRIError, sandbox
+from tests.containers.cri import CRI, CRIError
 from tests.kernel import judge
 from tests.kernel.conftest import DUAL_STACK, Node
-from tests.kubernetes.conftest import CONFLIST, INSTALLED, JSON, ROOT, Pod, daemon, named
+from tests.kubernetes.conftest import INSTALLED, JSON, ROOT, Pod, daemon, named
 
 EXAMPLES = sorted((ROOT / "conf").glob("*.conflist"))
 
@@ -22,33 +25,6 @@ def pod(runtime: CRI, manifest: list[JSON], tmp_path: Path) -> Iterator[Pod]:
         assert made.install() == ""
         made.start()
         yield made
-
-
-def test_it_makes_the_node_ready(runtime: CRI, manifest: list[JSON], tmp_path: Path) -> None:
-    """Without it the network is not ready; with it a pod gets its address, and a port of the node."""
-    CONFLIST.unlink(missing_ok=True)
-    judge.wait_for(
-        lambda: not runtime.condition("NetworkReady").get("status"), "it is not ready", 30
-    )
-    with daemon(runtime, manifest, tmp_path) as made:
-        assert made.install() == ""
-        made.start()
-        made.write_list()
-        judge.wait_for(lambda: runtime.condition("NetworkReady").get("status"), "it is ready", 30)
-        web = runtime.run_pod(sandbox("web", ports={8080: 80}))
-        address = runtime.status(web)["status"]["network"]["ip"]
-        assert address.startswith("10.244.0.")
-        assert judge.pings(address)
-        (host_end,) = [
-            each
-            for each in judge.ip("link")
-            if each.get("ifalias", "").startswith("cni-netkit pods ")
-        ]
-        assert host_end["linkinfo"]["info_kind"] == "netkit"
-        assert "dport 8080" in judge.run("nft", "list", "ruleset")
-        runtime.remove_pod(web)
-        assert "cni-netkit pods" not in judge.run("ip", "link")
-        assert "dport 8080" not in judge.run("nft", "list", "ruleset")
 
 
 @pytest.mark.parametrize(
