@@ -27,6 +27,7 @@ from typing import Any
 from tests.bench import report
 from tests.bench.contenders import AGENT, PTP, build, reference_plugins
 from tests.bench.parts import WARM_UP, Row
+from tests.bench.pods import network
 from tests.cluster.cluster import OWN_NUMBER, PODS, Cluster, condition, pod, wait_for
 from tests.cluster.control_plane import ControlPlane
 from tests.cluster.machine import NETWORKS, Machine, addresses
@@ -113,16 +114,7 @@ def configure(machine: Machine, launcher: Path, listed: list[Contender]) -> None
     bin_folder = machine.folder / "disk/opt/cni/bin"
     shutil.copy(launcher, bin_folder / "netkit")
     for number, each in enumerate(listed, 1):
-        ipam = {
-            "type": "host-local",
-            "ranges": [[{"subnet": f"10.{number}.0.0/16"}]],
-            "routes": [{"dst": "0.0.0.0/0"}],
-        }
-        conflist = {
-            "cniVersion": "1.0.0",
-            "name": f"bench{number}",
-            "plugins": [{**each.plugin, "ipam": ipam}],
-        }
+        conflist = network(number, each.plugin)
         for name in (each.handler, *(["net"] if number == 1 else [])):
             machine.run("mkdir", "-p", NETWORKS.format(name))
             machine.write(f"{NETWORKS.format(name)}/10.conflist", json.dumps(conflist))

@@ -113,22 +113,23 @@ def _prepared(
     networks = {each.name: folder / each.name for each in handlers}
     for number, each in enumerate(handlers, 1):
         networks[each.name].mkdir()
-        ipam = {
-            "type": "host-local",
-            "ranges": [[{"subnet": f"10.{number}.0.0/16"}]],
-            "routes": [{"dst": "0.0.0.0/0"}],
-        }
-        conflist = {
-            "cniVersion": "1.0.0",
-            "name": f"bench{number}",
-            "plugins": [{**each.plugin, "ipam": ipam}],
-        }
-        write_list(networks[each.name], conflist)
+        write_list(networks[each.name], network(number, each.plugin))
     (folder / "runtime").mkdir()
     plugins = _plugins(folder / "plugins", cast)
     environment = {"CNI_NETKIT_SOCKET": SOCKET}
     place = Place(folder / "runtime", plugins, networks[handlers[0].name], environment)
     return place, "2", networks
+
+
+def network(number: int, plugin: JSON) -> JSON:
+    """A network of a plugin, with addresses of its own."""
+    ipam = {
+        "type": "host-local",
+        "ranges": [[{"subnet": f"10.{number}.0.0/16"}]],
+        "routes": [{"dst": "0.0.0.0/0"}],
+    }
+    plugins = [{**plugin, "ipam": ipam}]
+    return {"cniVersion": "1.0.0", "name": f"bench{number}", "plugins": plugins}
 
 
 def _plugins(folder: Path, cast: Cast) -> Path:
