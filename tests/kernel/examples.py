@@ -12,8 +12,11 @@ from tests.kernel.cnitool import Cnitool
 from tests.kernel.conftest import JSON, Node, own_agent
 
 CONF = Path(__file__).parents[2] / "conf"
-EXAMPLES = sorted([*CONF.glob("*.conflist"), *CONF.glob("kubernetes/**/*.conflist")])
-"""Those in conf/meta are for other programs, see test_meta.py."""
+EXAMPLES = sorted(CONF.glob("*.conflist"))
+"""Those in conf/meta are for other programs, see test_meta.py.
+
+What is in conf/kubernetes is a template, which `cni-netkit node` completes: see tests/cluster.
+"""
 
 
 @pytest.fixture
