@@ -123,6 +123,17 @@ def test_nobody_makes_up_labels() -> None:
 
 
 @pytest.mark.usefixtures("store")
+def test_the_page_names_every_figure(path: str) -> None:
+    """And no other; the library's own are said to be that."""
+    with watched(path) as (_, made):
+        text = made.text().decode()
+    served = set(re.findall(r"^# TYPE (\S+)", text, re.M))
+    page = (Path(__file__).parents[2] / "docs" / "observability.md").read_text()
+    documented = set(re.findall(r"^\| `(cni_netkit_\w+)` \|", page, re.M))
+    assert documented == {name for name in served if not name.startswith("process_")}
+
+
+@pytest.mark.usefixtures("store")
 def test_what_gc_did() -> None:
     made = Metrics()
     assert samples(made)["cni_netkit_gc_last_timestamp_seconds"] == 0
