@@ -88,7 +88,7 @@ class _Node(msgspec.Struct, GlobalResource):
     @property
     def node(self) -> Node:
         addresses = (each.address for each in self.status.addresses if each.type == ADDRESS)
-        return Node(self.spec.podCIDRs, tuple(addresses))
+        return Node.of(self.spec.podCIDRs, addresses)
 
 
 class Nodes:

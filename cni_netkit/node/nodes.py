@@ -1,12 +1,12 @@
 """Nodes as their objects tell, and the routes that follow from them; pure."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
 from cni_netkit.node.routes import NodeRoute
 from cni_netkit.node.status import Problem
-from cni_netkit.spec.addresses import ip_address, ip_network
+from cni_netkit.spec.addresses import ip_address
 
 NAMED = 5
 """Nodes that a text names; a cluster has thousands, and an event has 1024 bytes."""
@@ -14,10 +14,19 @@ NAMED = 5
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """A node, as far as it matters: its podCIDRs, and its InternalIPs."""
+    """A node, as far as it matters: its podCIDRs, and an InternalIP of each family."""
 
     ranges: tuple[str, ...] = ()
     addresses: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, ranges: Iterable[str], addresses: Iterable[str]) -> "Node":
+        """Of all its InternalIPs the first of each family counts, as kubelets have it."""
+        first: dict[int, str] = {}
+        for address in addresses:
+            with suppress(ValueError):  # the API server does not look at them
+                first.setdefault(ip_address(address).version, address)
+        return cls(tuple(ranges), tuple(first.values()))
 
 
 def routes(name: str, nodes: Mapping[str, Node]) -> tuple[list[NodeRoute], list[Problem]]:
@@ -25,16 +34,12 @@ def routes(name: str, nodes: Mapping[str, Node]) -> tuple[list[NodeRoute], list[
     made: list[NodeRoute] = []
     without_address: list[str] = []
     for other, node in sorted(nodes.items()):
-        via: dict[int, str] = {}
-        for address in node.addresses:
-            with suppress(ValueError):  # the API server does not look at them
-                via.setdefault(ip_address(address).version, address)
+        via = {_is_ipv6(address): address for address in node.addresses}
         for text in node.ranges:
-            version = ip_network(text).version
             if other == name:
                 made.append(NodeRoute(other, text))
-            elif version in via:
-                made.append(NodeRoute(other, text, via[version]))
+            elif address := via.get(_is_ipv6(text)):
+                made.append(NodeRoute(other, text, address))
             else:
                 without_address.append(other)
     if not without_address:
@@ -43,6 +48,11 @@ def routes(name: str, nodes: Mapping[str, Node]) -> tuple[list[NodeRoute], list[
     text = f"no route to pods of {names(about)}: no InternalIP of the range's family"
     remedy = "give its kubelet --node-ip with an address of each family"
     return made, [Problem("NoInternalIP", text, remedy, about)]
+
+
+def _is_ipv6(text: str) -> bool:
+    """Of an address or a range. There are ten thousand of them at each change."""
+    return ":" in text
 
 
 def names(nodes: Sequence[str]) -> str:

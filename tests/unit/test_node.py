@@ -172,8 +172,8 @@ def test_what_is_not_ours_is_neither_replaced_nor_removed(tmp_path: Path, theirs
 
 def test_a_route_goes_by_the_address_of_its_family() -> None:
     nodes = {
-        "me": Node(DUAL, ("10.9.0.1", "fd00:9::1")),
-        "other": Node(
+        "me": Node.of(DUAL, ("10.9.0.1", "fd00:9::1")),
+        "other": Node.of(
             ("10.244.2.0/24", "fd00:2::/64"), ("name.example", "fd00:9::2", "10.9.0.2", "10.9.0.3")
         ),
     }
