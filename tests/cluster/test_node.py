@@ -335,6 +335,26 @@ def test_it_goes_on_while_the_api_server_is_away(cluster: Cluster) -> None:
     cluster.wait(lambda: '"problems":[]' in STATUS.read_text(), "no problem")
 
 
+def test_one_that_starts_while_the_api_server_is_away_changes_nothing(cluster: Cluster) -> None:
+    cluster.add_me("10.244.1.0/24")
+    cluster.add("node2", "10.244.2.0/24", addresses=("10.9.0.2",))
+    cluster.process.start()
+    cluster.wait(ready, "readiness")
+    before = CONFLIST.read_bytes()
+    cluster.process.end(signal.SIGKILL)
+    judge.run("ip", "link", "set", "wire", "down")
+    cluster.process.start()
+    # Whether the one before was ready is no answer any more.
+    cluster.wait(lambda: not STATUS.exists(), "the status of the one before is gone")
+    cluster.wait(lambda: "APIServerUnreachable" in STATUS.read_text(), "the problem in the status")
+    assert not ready()
+    assert (routes(), CONFLIST.read_bytes()) == ({"10.244.2.0/24": "10.9.0.2"}, before)
+    cluster.remove("node2")
+    judge.run("ip", "link", "set", "wire", "up")
+    cluster.wait_for_routes({})
+    cluster.wait(ready, "readiness")
+
+
 def test_what_was_deleted_while_nobody_listened_is_found_missing(cluster: Cluster) -> None:
     """Cut off; then the history that it would go on from is compacted: 410 Gone, and a new list."""
     cluster.add_me("10.244.1.0/24")
