@@ -12,7 +12,7 @@ import ssl
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from datetime import UTC, datetime
 from http import HTTPStatus
 
@@ -37,6 +37,9 @@ CHUNK = 100
 SECONDS = 30.0
 """For an answer to begin, and between two pieces of one."""
 
+EVENT_SECONDS = 3.0
+"""The same for an event: the node waits for it, and it can be created later."""
+
 BACKOFF_SECONDS = (0.5, 5.0)
 """Before the second attempt to reach the API server, and at most. A refused connection costs
 little, and a node that is told late sends packets to where nobody is."""
@@ -54,7 +57,7 @@ EVENTS_OF_NODES = "default"
 """The namespace of events of what has none itself."""
 
 ADDRESS = "InternalIP"
-FAILURES = (httpx2.HTTPError, msgspec.DecodeError, ConfigError, OSError)
+FAILURES = (httpx2.HTTPError, httpx2.InvalidURL, msgspec.DecodeError, ConfigError, OSError)
 """All that can be wrong on the way to the API server and back, for now."""
 
 
@@ -105,14 +108,25 @@ class Nodes:
         self.failure = ""
         """Why Node objects cannot be watched; empty while they are."""
 
+        self.has_ended = False
+        """Whether nobody keeps it up to date any more."""
+
     def start(self) -> None:
         """Begin; it ends with the process."""
-        threading.Thread(target=self._keep, name="nodes", daemon=True).start()
+        threading.Thread(target=self._run, name="nodes", daemon=True).start()
 
     def seen(self) -> dict[str, Node] | None:
         """All nodes as far as known now; None before the first list is there."""
         with self._lock:
             return None if self._nodes is None else dict(self._nodes)
+
+    def _run(self) -> None:
+        try:
+            self._keep()
+        finally:
+            # By a fault, of which the thread tells. Without it nothing would be learnt any more.
+            self.has_ended = True
+            self._changed.set()
 
     def _keep(self) -> None:
         attempt = 0
@@ -126,13 +140,12 @@ class Nodes:
                         self._take(kind, found)
                         attempt = 0
             except FAILURES as error:
-                if isinstance(error, ApiError) and error.status.code == HTTPStatus.GONE:
+                if _code(error) == HTTPStatus.GONE:
                     log.info("Node objects are listed anew", because=_words(error))
                     self._version = ""
                 else:
                     self._tell(_words(error))
-            first, most = BACKOFF_SECONDS
-            time.sleep(min(most, first * 2**attempt) * random.uniform(0.5, 1))  # noqa: S311
+            time.sleep(pause(attempt))
             attempt += 1
 
     def _list(self, client: GenericSyncClient) -> None:
@@ -182,6 +195,13 @@ class Nodes:
             self._changed.set()
 
 
+def pause(attempt: int) -> float:
+    """Seconds before the next attempt, after so many that failed one after the other."""
+    first, most = BACKOFF_SECONDS
+    # A power without bounds would be no float any more after an hour.
+    return min(most, first * 2.0 ** min(attempt, 16)) * random.uniform(0.5, 1)  # noqa: S311
+
+
 def check() -> None:
     """Raise ValueError where this process has not what it takes to find the API server."""
     try:
@@ -213,21 +233,21 @@ def create_event(node: str, reason: str, text: str) -> None:
         count=1,
     )
     try:
-        with closing(_client()) as client:
+        with closing(_client(EVENT_SECONDS)) as client:
             client.request("post", obj=event)
     except FAILURES as error:
-        if not (isinstance(error, ApiError) and error.status.code == HTTPStatus.CONFLICT):
+        if _code(error) != HTTPStatus.CONFLICT:
             raise ConnectionError(_words(error)) from None
 
 
-def _client() -> GenericSyncClient:
+def _client(seconds: float = SECONDS) -> GenericSyncClient:
     """One connection's worth: service account token and authority are read anew, as they rotate."""
     config = KubeConfig.from_service_account().get()
     assert config
     tls = ssl.create_default_context(cafile=config.cluster.certificate_auth)
     transport = httpx2.HTTPTransport(verify=tls, trust_env=False, socket_options=KEEPALIVE)
     parameters = ConnectionParams(
-        timeout=httpx2.Timeout(SECONDS), trust_env=False, transport=transport
+        timeout=httpx2.Timeout(seconds), trust_env=False, transport=transport
     )
     return GenericSyncClient(parameters, config)
 
@@ -242,9 +262,17 @@ def _watch(client: GenericSyncClient, version: str) -> Iterator[tuple[str, _Node
     yield from client.watch(request)
 
 
+def _code(error: Exception) -> int | None:
+    """The status that the API server answered with, by HTTP or in the midst of a watch."""
+    if isinstance(error, ApiError):
+        return error.status.code
+    return error.response.status_code if isinstance(error, httpx2.HTTPStatusError) else None
+
+
 def _words(error: Exception) -> str:
-    """What went wrong, with who was asked."""
+    """What went wrong, with who was asked where the text does not name it."""
     where = ""
     if isinstance(error, httpx2.RequestError):
-        where = f"{error.request.method} {error.request.url}: "
-    return f"{where}{error or type(error).__name__}"
+        with suppress(RuntimeError):  # it has none
+            where = f"{error.request.method} {error.request.url}: "
+    return f"{where}{str(error) or type(error).__name__}"

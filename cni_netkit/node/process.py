@@ -64,6 +64,8 @@ def run() -> int:
     while True:
         changed.wait(RESYNC_SECONDS)
         changed.clear()
+        if nodes.has_ended:
+            return 1
         seen = nodes.seen()
         # Before the first list all stays as a process before left it.
         outcome = Outcome() if seen is None else reconciler.reconcile(seen)

@@ -3,6 +3,7 @@
 import copy
 import errno
 import json
+import threading
 import time
 from ipaddress import ip_network
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 
 from cni_netkit.admin import verdicts
 from cni_netkit.kernel.errors import KernelError
-from cni_netkit.node import reconciler, status
+from cni_netkit.node import api, reconciler, status
 from cni_netkit.node.conflist import ForeignList, Template, remove, write
 from cni_netkit.node.nodes import Node, routes
 from cni_netkit.node.routes import NodeRoute
@@ -249,6 +250,28 @@ def test_nodes_that_come_later_are_told_of_with_the_next_resync(
         "no route to a; build a road",
         "no route to a, b; build a road",
     ]
+
+
+def test_attempts_come_more_and_more_slowly_but_never_too_slowly() -> None:
+    first, most = api.BACKOFF_SECONDS
+    assert first / 2 <= api.pause(0) <= first
+    assert all(most / 2 <= api.pause(attempt) <= most for attempt in (10, 5000))
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_fault_in_the_thread_that_watches_is_noticed() -> None:
+    """The process ends then: it would go on for ever with what it knows."""
+
+    class Faulty(api.Nodes):
+        def _keep(self) -> None:
+            raise ZeroDivisionError
+
+    changed = threading.Event()
+    nodes = Faulty(changed)
+    assert not nodes.has_ended
+    nodes.start()
+    assert changed.wait(10)
+    assert nodes.has_ended
 
 
 def state(**keys: Any) -> Status:
