@@ -272,6 +272,9 @@ def test_a_fault_in_the_thread_that_watches_is_noticed() -> None:
     nodes.start()
     assert changed.wait(10)
     assert nodes.has_ended
+    for thread in threading.enumerate():  # so that what it says is of this test
+        if thread.name == "nodes":
+            thread.join(10)
 
 
 def state(**keys: Any) -> Status:
