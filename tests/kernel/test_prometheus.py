@@ -32,6 +32,9 @@ pytestmark = [
 CONF = Path(__file__).parents[2] / "conf"
 RULES = CONF / "prometheus" / "cni-netkit.rules.yaml"
 DASHBOARD = json.loads((CONF / "grafana" / "cni-netkit.json").read_text())
+SECONDS = 60.0
+"""For two processes that begin, scrape and evaluate, on a busy machine."""
+
 PAGES, PROMETHEUS = "127.0.0.1:19469", "127.0.0.1:19090"
 CONFIGURATION = f"""
 global:
@@ -106,7 +109,7 @@ def scraped(node: Node, launcher: Path, tmp_path: Path) -> Iterator[Scraped]:
         )
         try:
             made = Scraped(node, agent)
-            judge.wait_for(lambda: _answers(prometheus, log.name), "Prometheus is ready", 60)
+            judge.wait_for(lambda: _answers(prometheus, log.name), "Prometheus is ready", SECONDS)
             yield made
         finally:
             prometheus.kill()
@@ -150,23 +153,27 @@ def test_it_scrapes_what_the_agent_did(scraped: Scraped, conf: Conf) -> None:
     def found() -> dict[str, float | None]:
         return {expression: scraped.value(expression) for expression in expected}
 
-    judge.wait_for(lambda: found() == expected, "Prometheus has all of it")
+    judge.wait_for(lambda: found() == expected, "Prometheus has all of it", SECONDS)
     # The phases of the ADDs, together, are the ADDs.
     parts = 'sum(cni_netkit_phase_duration_seconds_sum{verb="ADD"})'
     whole = 'sum(cni_netkit_request_duration_seconds_sum{verb="ADD"})'
     assert scraped.value(f"{parts} / {whole}") == pytest.approx(1)
     assert node.call("GC", {**configuration, "cni.dev/valid-attachments": []}).ok
-    judge.wait_for(lambda: scraped.value("cni_netkit_gc_last_released") == 1, "GC is told")
-    judge.wait_for(lambda: not scraped.query("cni_netkit_attachments"), "nothing is left")
+    judge.wait_for(lambda: scraped.value("cni_netkit_gc_last_released") == 1, "GC is told", SECONDS)
+    judge.wait_for(lambda: not scraped.query("cni_netkit_attachments"), "nothing is left", SECONDS)
 
 
 def test_a_restart_is_seen(scraped: Scraped) -> None:
     """As the alert has it, whatever the agent forgot."""
-    began = judge.wait_for(lambda: scraped.value("process_start_time_seconds"), "it is scraped")
+    began = judge.wait_for(
+        lambda: scraped.value("process_start_time_seconds"), "it is scraped", SECONDS
+    )
     scraped.agent.end(signal.SIGKILL)
     scraped.agent.start()
     judge.wait_for(
-        lambda: (scraped.value("process_start_time_seconds") or 0) > began, "another one is scraped"
+        lambda: (scraped.value("process_start_time_seconds") or 0) > began,
+        "another one is scraped",
+        SECONDS,
     )
     assert scraped.value("changes(process_start_time_seconds[1h])") == 1
 
@@ -200,7 +207,7 @@ def test_what_is_asked_can_be_answered(scraped: Scraped, conf: Conf) -> None:
     node = scraped.node
     configuration = conf(fallback="veth")
     node.add(configuration, node.container())
-    judge.wait_for(lambda: scraped.query("cni_netkit_attachments"), "it is scraped")
+    judge.wait_for(lambda: scraped.query("cni_netkit_attachments"), "it is scraped", SECONDS)
     there = scraped.names()
     # There is no NIC here: tests/kernel/test_lease.py has its queues.
     with urllib.request.urlopen(f"http://{PAGES}/metrics", timeout=30) as page:
@@ -227,4 +234,4 @@ def test_the_rules_are_rules(scraped: Scraped) -> None:
             rule["health"] for group in scraped.api("rules")["groups"] for rule in group["rules"]
         }
 
-    judge.wait_for(lambda: health() == {"ok"}, "each is evaluated", 90)
+    judge.wait_for(lambda: health() == {"ok"}, "each is evaluated", SECONDS)

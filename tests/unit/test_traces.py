@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
+from cni_netkit import traces
 from cni_netkit.agent import server
 from cni_netkit.agent.server import Agent
 from cni_netkit.agent.watch import watching
@@ -79,6 +80,8 @@ def collector(monkeypatch: pytest.MonkeyPatch) -> Iterator[Collector]:
         thread = threading.Thread(target=serving.serve_forever)
         thread.start()
         named(monkeypatch, made.url)
+        # It does answer, however busy this machine is.
+        monkeypatch.setattr(traces, "CLOSING_SECONDS", DEADLINE)
         yield made
         serving.shutdown()
         thread.join()
@@ -342,13 +345,21 @@ def plugin(**environment: str) -> "subprocess.CompletedProcess[str]":
 
 def test_a_process_of_its_own(collector: Collector) -> None:
     """Where the runtime records a trace; what it prints is the same."""
-    done = plugin(TRACEPARENT=TRACEPARENT)
+
+    def exported(verb: str) -> "subprocess.CompletedProcess[str] | None":
+        """A process has a second for it, which may be too little on a busy machine."""
+        done = plugin(TRACEPARENT=TRACEPARENT, CNI_COMMAND=verb)
+        return done if f"CNI {verb}" in collector.spans else None
+
+    done = wait_for(lambda: exported("VERSION"), "it is exported")
+    assert done
     assert done.returncode == 0
     assert "1.1.0" in json.loads(done.stdout)["supportedVersions"]
     assert done.stderr == ""
     request = collector.spans["CNI VERSION"]
     assert (request.trace_id.hex(), request.parent_span_id.hex()) == (TRACE, SPAN)
-    failed = plugin(TRACEPARENT=TRACEPARENT, CNI_COMMAND="ADD")
+    failed = wait_for(lambda: exported("ADD"), "an error is")
+    assert failed
     error = json.loads(failed.stdout)
     assert failed.returncode == 1
     assert attributes(collector.spans["CNI ADD"])["cni.error.code"] == error["code"] == 4
