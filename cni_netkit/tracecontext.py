@@ -7,6 +7,7 @@ the rest of the environment; here is read what trace a request belongs to.
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 TRACEPARENT, TRACESTATE = "TRACEPARENT", "TRACESTATE"
 SAMPLED = 1
@@ -36,7 +37,7 @@ def parent(environment: Mapping[str, str]) -> Parent | None:
     return Parent(found["trace"], found["span"], bool(int(found["flags"], 16) & SAMPLED))
 
 
-def words(environment: Mapping[str, str]) -> dict[str, str]:
+def words(environment: Mapping[str, str]) -> dict[str, Any]:
     """What lines of the log say of it."""
     found = parent(environment)
     return {"trace_id": found.trace_id, "span_id": found.span_id} if found else {}

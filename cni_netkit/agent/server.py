@@ -25,7 +25,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
-from cni_netkit import deadline, log, release, turns, verbs
+from cni_netkit import deadline, log, release, tracecontext, turns, verbs
 from cni_netkit.agent import nics, sockets, wire, xsk
 from cni_netkit.agent.callers import OF_ONE_PROCESS, Caller, Callers
 from cni_netkit.agent.watch import Watch, watching
@@ -367,7 +367,8 @@ def _answer(caller: Caller, seconds: float, watch: Watch) -> None:
                 course.environment, BytesIO(request.stdin).read, request.netns, request.route
             )
     output = b"" if answer.output is None else json.dumps(answer.output).encode() + b"\n"
-    _send(connection, answer.status, output)
+    with log.bound(**tracecontext.words(course.environment)):
+        _send(connection, answer.status, output)
     watch.end(course, answer)
 
 

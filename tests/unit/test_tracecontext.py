@@ -5,6 +5,11 @@ import json
 import pytest
 
 from cni_netkit import tracecontext, verbs
+from cni_netkit.agent import wire
+from cni_netkit.agent.server import Agent
+from tests.unit.test_server import Handler, agent, connect, handler, path, soon, wait_for
+
+__all__ = ["agent", "handler", "path"]
 
 TRACE, SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 
@@ -68,3 +73,17 @@ def test_lines_of_a_request_say_which_trace(
     assert answer == without
     expected = {"trace_id": TRACE, "span_id": SPAN} if given and given != "garbage" else {}
     assert {key: line[key] for key in line.keys() - plain.keys()} == expected
+
+
+def test_the_agents_own_line_does_too(
+    path: str, agent: Agent, handler: Handler, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of a request whose launcher went away meanwhile."""
+    request = wire.WireRequest({"CNI_COMMAND": "ADD", "TRACEPARENT": f"00-{TRACE}-{SPAN}-01"}, b"")
+    with connect(path) as connection:
+        wire.send_request(connection, request, soon())
+        wait_for(lambda: handler.begun, "it has begun")
+    handler.go.set()
+    line = json.loads(wait_for(lambda: capsys.readouterr().err, "it is told"))
+    assert line["event"] == "nobody took the answer"
+    assert (line["trace_id"], line["span_id"]) == (TRACE, SPAN)
