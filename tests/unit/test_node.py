@@ -268,10 +268,10 @@ def test_a_fault_in_the_thread_that_watches_is_noticed() -> None:
 
     changed = threading.Event()
     nodes = Faulty(changed)
-    assert not nodes.has_ended
+    before = nodes.has_ended
     nodes.start()
     assert changed.wait(10)
-    assert nodes.has_ended
+    assert (before, nodes.has_ended) == (False, True)
     for thread in threading.enumerate():  # so that what it says is of this test
         if thread.name == "nodes":
             thread.join(10)
