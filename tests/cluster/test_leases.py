@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 
 from tests.cluster.cluster import Cluster, addresses_of, wait_for
-from tests.cluster.machine import HANDLERS, NETWORKS, Machine
+from tests.cluster.machine import NETWORKS, Machine
 
 JSON = dict[str, Any]
 ROOT = Path(__file__).parents[2]
-CLASSES = "/apis/node.k8s.io/v1/runtimeclasses"
+CLASSES = ROOT / "conf/kubernetes/leases/runtimeclasses.yaml"
+LABELS = ("cni-netkit/leasing", "cni-netkit/af-xdp")
 NIC = 90
 QUEUES = 8
 
@@ -22,19 +23,11 @@ def machine(cluster: Cluster) -> Iterator[Machine]:
     """A node with a NIC of its own, and the classes."""
     made = cluster.machines["node-3"]
     made.run("sh", "-c", f"echo '{NIC} 1 {QUEUES}' >/sys/bus/netdevsim/new_device")
-    for name in HANDLERS:
-        cluster.plane.api.create(
-            CLASSES,
-            {
-                "apiVersion": "node.k8s.io/v1",
-                "kind": "RuntimeClass",
-                "metadata": {"name": name},
-                "handler": name,
-            },
-        )
+    cluster.plane.kubectl("apply", "-f", str(CLASSES))
+    cluster.plane.kubectl("label", "node", made.name, *(f"{label}=true" for label in LABELS))
     yield made
-    for name in HANDLERS:
-        cluster.plane.api.delete(f"{CLASSES}/{name}")
+    cluster.plane.kubectl("label", "node", made.name, *(f"{label}-" for label in LABELS))
+    cluster.plane.kubectl("delete", "-f", str(CLASSES))
     made.run("sh", "-c", f"echo {NIC} >/sys/bus/netdevsim/del_device")
 
 

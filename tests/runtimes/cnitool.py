@@ -15,7 +15,10 @@ from tests.runtimes.runtime import JSON, NOTHING, Asked, Place, Pod, Refused, Ru
 class Cnitool(Runtime):
     """Each call is a process."""
 
-    lacks = {"killed_and_restarted": "nothing of it runs between two calls"}
+    lacks = {
+        "killed_and_restarted": "nothing of it runs between two calls",
+        "network_of_a_handler": "it has no handlers",
+    }
     newest = "1.1.0"
 
     def __init__(self, place: Place) -> None:

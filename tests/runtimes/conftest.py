@@ -18,9 +18,9 @@ from tests.runtimes.site import Agent, Site, install
 from tests.runtimes.table import FAILED, OK
 
 RUNTIMES: dict[str, Callable[[Place], Runtime]] = {
-    "containerd-1.6": lambda place: ContainerdPods(place, "1.6"),
-    "containerd-1.7": lambda place: ContainerdPods(place, "1.7"),
-    "containerd-2": lambda place: ContainerdPods(place, "2"),
+    "containerd-1.6": lambda place: _containerd(place, "1.6"),
+    "containerd-1.7": lambda place: _containerd(place, "1.7"),
+    "containerd-2": lambda place: _containerd(place, "2"),
     "podman": Podman,
     "cnitool": Cnitool,
 }
@@ -31,10 +31,17 @@ IN_PROCESS_IN_FULL = ("containerd-2", "cnitool")
 IN_PROCESS = ("l3_pair", "pair_with_leased_queues", "stopped_twice")
 """In-process, the tests for the other runtimes."""
 
+HANDLER = "leasing"
+
 numbers = itertools.count(1)
 
 outcomes: dict[tuple[str, str], str] = {}
 """By runtime and test: ok, FAILED, or why there is none."""
+
+
+def _containerd(place: Place, series: str) -> ContainerdPods:
+    """One with a handler that a RuntimeClass may stand for."""
+    return ContainerdPods(place, series, {HANDLER: place.folder / HANDLER})
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

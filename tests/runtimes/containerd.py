@@ -9,7 +9,7 @@ from tests.containers.containerd import Containerd
 from tests.containers.containerd_config import Settings
 from tests.containers.cri import GROUP, CRIError, sandbox
 from tests.kernel import judge
-from tests.runtimes.runtime import JSON, NOTHING, Asked, Place, Pod, Refused, Runtime
+from tests.runtimes.runtime import JSON, NOTHING, Asked, Place, Pod, Refused, Runtime, write_list
 
 NO_FIELD = "the CRI has no field for it"
 
@@ -24,12 +24,13 @@ class ContainerdPods(Runtime):
     ) -> None:
         super().__init__(place)
         self.newest = "1.1.0" if series == "2" else "1.0.0"
+        self._handlers = handlers or {}
         settings = Settings(
             root=place.folder / "root",
             state=place.folder / "state",
             plugins=place.plugins,
             networks=place.networks,
-            handlers=handlers or {},
+            handlers=self._handlers,
         )
         self._image: Path | None = images.busybox(place.folder / "image.tar")
         self._containerd = Containerd(place.folder, series, settings, env=place.env)
@@ -60,6 +61,16 @@ class ContainerdPods(Runtime):
             ),
             f"containerd has read network {conflist['name']}",
         )
+
+    def configure_handler(self, handler: str, conflist: JSON) -> None:
+        """Have a network in force for pods that ask for this handler, and wait until it was read."""
+        write_list(self._handlers[handler], conflist)
+
+        def is_read() -> bool:
+            info = self._cri.call("Status", verbose=True).get("info", {})
+            return str(info.get(f"lastCNILoadStatus.{handler}")) == "OK"
+
+        judge.wait_for(is_read, f"containerd has read the network of {handler}")
 
     def run(self, name: str, asked: Asked = NOTHING) -> Pod:
         """RunPodSandbox, as a kubelet asks for it."""

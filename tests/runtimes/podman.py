@@ -22,6 +22,7 @@ class Podman(Runtime):
     lacks = {
         "annotations": NO_CAPABILITY,
         "annotation_not_allowed": NO_CAPABILITY,
+        "network_of_a_handler": "its OCI runtimes have no networks of their own",
         "network_status": "podman 4 sends no STATUS",
         "namespace_gone": "podman 4 sends no DEL for a namespace that it cannot open",
     }

@@ -11,7 +11,8 @@ import pytest
 from cni_netkit.spec.annotations import CAPABILITY
 from tests.kernel import judge
 from tests.kernel.conftest import CLONE_NEWNET, libc
-from tests.runtimes.conftest import Network
+from tests.runtimes.conftest import HANDLER, Network
+from tests.runtimes.containerd import ContainerdPods
 from tests.runtimes.runtime import Asked, Refused
 from tests.runtimes.site import Site
 
@@ -59,6 +60,28 @@ def test_pair_with_leased_queues(site: Site, network: Network) -> None:
     assert {device for device, _ in leases.values()} == {index}
     assert judge.pings(pod.addresses[0])
     site.remove(pod)
+    assert judge.leases(nic) == {}
+
+
+def test_network_of_a_handler(site: Site, network: Network) -> None:
+    """A pod that names a handler, as a RuntimeClass does, has a lease; the next one the ordinary network."""
+    assert isinstance(site.runtime, ContainerdPods)
+    nic = site.node.nic()
+    ordinary = network()
+    (plugin,) = ordinary["plugins"]
+    ipam = plugin["ipam"] | {"ranges": [[{"subnet": "10.255.0.0/24"}]]}
+    lease = {"device": nic, "count": 1, "queues": "4-7"}
+    leasing = {"name": HANDLER, "plugins": [plugin | {"ipam": ipam, "lease": lease}]}
+    site.runtime.configure_handler(HANDLER, ordinary | leasing)
+    pod = site.run("leasing", Asked(handler=HANDLER))
+    other = site.run("ordinary")
+    assert pod.addresses == ("10.255.0.2",)
+    assert sorted(judge.leases(nic)) == [7]
+    assert judge.link("eth0", pod.netns)["num_rx_queues"] == 2
+    assert judge.link("eth0", other.netns)["num_rx_queues"] == 1
+    assert not {*pod.addresses} & {*other.addresses}
+    assert all(judge.pings(each.addresses[0]) for each in (pod, other))
+    site.remove(pod, other)
     assert judge.leases(nic) == {}
 
 
