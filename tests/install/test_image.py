@@ -162,11 +162,18 @@ def test_xdp_program_and_its_loader_are_there(container: Container) -> None:
     roots.run("chroot", container.root, python, "-c", code)
 
 
+def test_what_follows_a_cluster_is_there(container: Container) -> None:
+    """The extra `node`: the DaemonSet's second container is of the same image."""
+    python = "/opt/cni-netkit/bin/python"
+    roots.run("chroot", container.root, python, "-c", "import cni_netkit.node.api")
+
+
 def test_versions_are_those_of_the_lock(container: Container) -> None:
     """Each package that is installed, and no other."""
     locked = {
         line.split(" ")[0]
-        for line in (roots.ROOT / "requirements" / "run.lock").read_text().splitlines()
+        for name in ("run", "node")
+        for line in (roots.ROOT / "requirements" / f"{name}.lock").read_text().splitlines()
         if line[:1].isalpha()
     }
     packages = Path(container.root).glob("opt/cni-netkit/lib/python3*/site-packages/*.dist-info")
