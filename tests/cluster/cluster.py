@@ -51,6 +51,7 @@ class Cluster:
     machines: dict[str, Machine]
     images: Path
     plugins: Path
+    say: Callable[[str], None]
     counter: int = field(default=0)
 
     def start(self) -> None:
@@ -58,9 +59,12 @@ class Cluster:
         make_link(OWN_NUMBER)
         for machine in self.machines.values():
             machine.boot()
+        self.say("nodes have booted")
         self.plane.start()
+        self.say("the API server is ready")
         for machine in self.machines.values():
             self.join(machine)
+            self.say(f"{machine.name} runs containerd and kubelet, and has the images")
         wait_for(lambda: len(self.nodes()) == len(self.machines), "all nodes are registered")
 
     def join(self, machine: Machine) -> None:

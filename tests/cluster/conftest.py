@@ -1,7 +1,8 @@
 """One cluster for all tests: what makes it takes longer than most of them."""
 
 import os
-from collections.abc import Generator, Iterator
+import time
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,19 @@ def given(name: str) -> Path:
     return Path(os.environ[name])
 
 
+def teller(config: pytest.Config) -> Callable[[str], None]:
+    """Tells how far it is, with the seconds since now."""
+    began = time.monotonic()
+    reporter = config.pluginmanager.get_plugin("terminalreporter")
+    assert reporter
+
+    def say(text: str) -> None:
+        reporter.ensure_newline()
+        reporter.write_line(f"cluster: {time.monotonic() - began:5.1f} s: {text}")
+
+    return say
+
+
 @pytest.fixture(scope="session")
 def made(request: pytest.FixtureRequest) -> Iterator[Cluster]:
     """Three nodes that have joined, and no network yet."""
@@ -43,7 +57,7 @@ def made(request: pytest.FixtureRequest) -> Iterator[Cluster]:
         for number, name in enumerate(NAMES, 1)
     }
     plugins = given("CNI_NETKIT_REFERENCE_PLUGINS")
-    cluster = Cluster(plane, machines, given("CNI_NETKIT_IMAGES"), plugins)
+    cluster = Cluster(plane, machines, given("CNI_NETKIT_IMAGES"), plugins, teller(request.config))
     request.session.stash[CLUSTER] = cluster
     try:
         cluster.start()
@@ -60,6 +74,7 @@ def installed(made: Cluster) -> Cluster:
         wait_for(lambda: made.ready() == set(made.machines), "all nodes are ready", READY)
     except AssertionError as error:
         raise AssertionError(f"{error}\n{made.events()}") from None
+    made.say("all nodes are ready")
     return made
 
 
