@@ -86,7 +86,7 @@ def one_node(folder: Path, launcher: Path, listed: list[Contender]) -> Iterator[
     machine = Machine(NODE, 1, folder / NODE, programs, plane, handlers=handlers, metrics=METRICS)
     (folder / "images").mkdir()
     images.busybox(folder / "images" / "busybox.tar")
-    cluster = Cluster(plane, {NODE: machine}, folder / "images", reference_plugins())
+    cluster = Cluster(plane, {NODE: machine}, folder / "images", reference_plugins(), say=tell)
     agent: Process | None = None
     try:
         cluster.start()
@@ -107,6 +107,11 @@ def one_node(folder: Path, launcher: Path, listed: list[Contender]) -> Iterator[
         if agent:
             agent.end(signal.SIGKILL)
         cluster.stop()
+
+
+def tell(how_far: str) -> None:
+    """Tell how far it is, beside the report."""
+    print(f"kubelet: {how_far}", file=sys.stderr)
 
 
 def configure(machine: Machine, launcher: Path, listed: list[Contender]) -> None:
