@@ -36,6 +36,7 @@ def teller(config: pytest.Config) -> Callable[[str], None]:
     def say(text: str) -> None:
         reporter.ensure_newline()
         reporter.write_line(f"cluster: {time.monotonic() - began:5.1f} s: {text}")
+        reporter.flush()
 
     return say
 
