@@ -85,11 +85,10 @@ class Api:
         """Change something, by a merge patch (RFC 7386)."""
         return self.ask("PATCH", path, body, kind="application/merge-patch+json")
 
-    def delete(self, path: str, *, grace: int | None = None) -> None:
+    def delete(self, path: str) -> None:
         """Delete something; gone already is good."""
-        query = "" if grace is None else f"?gracePeriodSeconds={grace}"
         try:
-            self.ask("DELETE", path + query)
+            self.ask("DELETE", path)
         except Refused as error:
             if error.status != 404:
                 raise

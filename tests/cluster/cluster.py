@@ -141,7 +141,7 @@ class Cluster:
         """Delete pods, and wait until they are gone."""
         names = set(names)
         for name in names:
-            self.plane.api.delete(f"{PODS}/{name}", grace=0)
+            self.plane.api.delete(f"{PODS}/{name}")
         wait_for(lambda: not names & self.pods().keys(), f"{sorted(names)} are gone")
 
     def on_agent(self, machine: Machine, *command: str) -> str:
@@ -174,7 +174,7 @@ class Cluster:
 
 
 def pod(name: str, labels: JSON | None = None, **spec: Any) -> JSON:
-    """A pod that sleeps, and ends at once when it is told to."""
+    """A pod that sleeps, and ends a second after it is told to."""
     container = {
         "name": "main",
         "image": images.BUSYBOX,
@@ -187,7 +187,8 @@ def pod(name: str, labels: JSON | None = None, **spec: Any) -> JSON:
         "metadata": {"name": name, "labels": labels or {}},
         "spec": {
             "containers": [container],
-            "terminationGracePeriodSeconds": 0,
+            "terminationGracePeriodSeconds": 1,
+            "dnsPolicy": "Default",
             "automountServiceAccountToken": False,
             **spec,
         },

@@ -10,6 +10,7 @@ import pytest
 
 from tests.cluster.cluster import OWN_NUMBER, READY, Cluster, addresses, wait_for
 from tests.cluster.control_plane import ControlPlane
+from tests.cluster.left import nothing_left
 from tests.cluster.machine import Machine
 from tests.figures import figures, pytest_terminal_summary
 from tests.kernel import judge
@@ -81,9 +82,10 @@ def installed(made: Cluster) -> Cluster:
 
 @pytest.fixture
 def cluster(installed: Cluster) -> Iterator[Cluster]:
-    """The cluster; a test's pods go with it."""
+    """The cluster; a test's pods go with it, and all that they had on the nodes."""
     yield installed
     installed.delete_pods(installed.pods())
+    wait_for(lambda: nothing_left(installed.machines.values()), "nothing is left on the nodes")
 
 
 @pytest.hookimpl(wrapper=True)

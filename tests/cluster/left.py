@@ -1,5 +1,6 @@
 """What attachments leave on a node, as others see it."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from tests.cluster.machine import Machine
@@ -7,12 +8,12 @@ from tests.cluster.machine import Machine
 
 @dataclass(frozen=True)
 class Left:
-    """Names and texts; two of them are equal if nothing has come or gone."""
+    """By name; the rules as nft(8) shows them."""
 
-    records: frozenset[str]
-    addresses: frozenset[str]
-    devices: frozenset[str]
-    rules: str
+    records: frozenset[str] = frozenset()
+    addresses: frozenset[str] = frozenset()
+    devices: frozenset[str] = frozenset()
+    rules: str = ""
 
 
 def left_on(machine: Machine) -> Left:
@@ -25,6 +26,11 @@ def left_on(machine: Machine) -> Left:
         frozenset(each for each in devices if each.startswith("cni-netkit")),
         machine.run("sh", "-c", "nft list table inet cni-netkit 2>/dev/null || true"),
     )
+
+
+def nothing_left(machines: Iterable[Machine]) -> bool:
+    """Whether there is nothing of any attachment on any of them."""
+    return all(left_on(machine) == Left() for machine in machines)
 
 
 def _files(machine: Machine, folder: str) -> list[str]:

@@ -12,6 +12,7 @@ from typing import Any
 
 from tests.cluster import first
 from tests.cluster.control_plane import PORT, SERVICE_ADDRESS, ControlPlane
+from tests.containers.cgroups import remove_group
 from tests.containers.containerd import Containerd
 from tests.containers.containerd_config import Settings
 from tests.containers.process import Process, children
@@ -150,6 +151,7 @@ class Machine:
         self._first = None
         self.kubelet.end()
         self.containerd.end()
+        remove_group(f"/{self.name}")
         judge.wait_for(lambda: not judge.link(self._plug_name), "its plug is gone", 60)
 
     def logs(self) -> dict[str, str]:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tests.cluster.cluster import READY, Cluster, addresses_of, condition, pod, wait_for
-from tests.cluster.left import left_on
+from tests.cluster.left import left_on, nothing_left
 
 JSON = dict[str, Any]
 DEPLOYMENTS = "/apis/apps/v1/namespaces/default/deployments"
@@ -70,7 +70,6 @@ def test_scaled_while_the_daemonset_rolls(
     cluster: Cluster, deployment: str, figures: list[str]
 ) -> None:
     """Up, down, up: no pod fails, no address is given twice, and nothing is left in the end."""
-    before = {name: left_on(machine) for name, machine in cluster.machines.items()}
     cluster.plane.kubectl("-n", "kube-system", "rollout", "restart", "daemonset/cni-netkit")
     seen = [scale(cluster, deployment, number) for number in (REPLICAS, 6, REPLICAS)]
     for pods in seen:
@@ -84,12 +83,9 @@ def test_scaled_while_the_daemonset_rolls(
     assert daemonset["status"]["numberAvailable"] == len(cluster.machines)
     on_nodes = Counter(each["spec"]["nodeName"] for each in seen[-1].values())
     for name, machine in cluster.machines.items():
-        assert len(left_on(machine).records) - len(before[name].records) == on_nodes[name]
+        assert len(left_on(machine).records) == on_nodes[name]
     scale(cluster, deployment, 0)
-    wait_for(
-        lambda: {name: left_on(machine) for name, machine in cluster.machines.items()} == before,
-        "nothing is left on any node",
-    )
+    wait_for(lambda: nothing_left(cluster.machines.values()), "nothing is left on any node")
     retried = [
         each
         for each in cluster.plane.api.items("/api/v1/namespaces/default/events")
