@@ -32,12 +32,15 @@ def teller(config: pytest.Config) -> Callable[[str], None]:
     """Tells how far it is, with the seconds since now."""
     began = time.monotonic()
     reporter = config.pluginmanager.get_plugin("terminalreporter")
+    capture = config.pluginmanager.get_plugin("capturemanager")
     assert reporter
+    assert capture
 
     def say(text: str) -> None:
-        reporter.ensure_newline()
-        reporter.write_line(f"cluster: {time.monotonic() - began:5.1f} s: {text}")
-        reporter.flush()
+        with capture.global_and_fixture_disabled():
+            reporter.ensure_newline()
+            reporter.write_line(f"cluster: {time.monotonic() - began:5.1f} s: {text}")
+            reporter.flush()
 
     return say
 
