@@ -29,6 +29,17 @@ def routed(machine: Machine, wanted: str) -> bool:
     return any("gateway" in each for each in machine.ip(family, "route", "show", wanted))
 
 
+def all_routed(cluster: Cluster) -> bool:
+    """Whether each node has a route to each range of each other node."""
+    return all(
+        routed(machine, each)
+        for machine in cluster.machines.values()
+        for other in cluster.machines
+        if other != machine.name
+        for each in ranges(cluster, other)
+    )
+
+
 @contextmanager
 def pinged(machine: Machine, namespace: str, address: str) -> Iterator[list[str]]:
     """Send ten packets a second from a pod meanwhile; the line that says what became of them."""
@@ -53,7 +64,7 @@ def test_node_is_removed_and_added_with_another_range(cluster: Cluster, figures:
     pods = cluster.running(names)
     inside = cluster.namespace_of(one, addresses_of(pods[names[0]])[0])
     old = ranges(cluster, three.name)
-    assert all(routed(each, range_) for each in (one, two) for range_ in old)
+    wait_for(lambda: all_routed(cluster), "all nodes have all routes")
     target = addresses_of(pods[names[1]])
     with pinged(one, inside, target[0]) as first, pinged(one, inside, target[1]) as second:
         three.kubelet.end(signal.SIGKILL)
@@ -116,6 +127,7 @@ def test_node_changes_its_address(cluster: Cluster) -> None:
         wait_for(lambda: all(cluster.ping(one, inside, each) for each in target), "it is reached")
     finally:
         two.move(2)
+    wait_for(lambda: all_routed(cluster), "all nodes have all routes again")
 
 
 def gateway(machine: Machine, wanted: str) -> str:
