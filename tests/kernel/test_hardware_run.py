@@ -8,7 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -78,11 +78,12 @@ def ports(node: Node) -> tuple[str, str]:
 
 
 @pytest.fixture
-def run(tmp_path: Path) -> Run:
-    """The tool as a process, with its report in tmp_path/report."""
+def run(tmp_path: Path) -> Iterator[Run]:
+    """The tool as a process, with its report in tmp_path/report; it ends with the test."""
+    started: list[subprocess.Popen[str]] = []
 
     def start(*arguments: str) -> "subprocess.Popen[str]":
-        return subprocess.Popen(
+        tool = subprocess.Popen(
             [*COMMAND, *arguments, "--report", str(tmp_path / "report")],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -90,8 +91,13 @@ def run(tmp_path: Path) -> Run:
             cwd=ROOT,
             env={**os.environ, "PYTHONPATH": str(ROOT)},
         )
+        started.append(tool)
+        return tool
 
-    return start
+    yield start
+    for tool in started:
+        with tool:  # which waits, and closes its pipe
+            tool.kill()
 
 
 def everything(ports: tuple[str, str]) -> Any:
@@ -155,7 +161,8 @@ def test_interrupted_it_puts_everything_back(
     """Interrupted while a queue is leased and the other port is away."""
     before = everything(ports)
     tool = run(ports[0], "--peer", ports[1], "--role", "io_uring", "--simulated", "--yes")
-    judge.wait_for(lambda: judge.leases(ports[0]), "a queue is leased")
+    # Three interpreters start until then, which takes a guest beside others half a minute.
+    judge.wait_for(lambda: judge.leases(ports[0]), "a queue is leased", 120)
     tool.send_signal(signal.SIGTERM)
     said, _ = tool.communicate()
     assert tool.returncode in (1, 3), said
