@@ -66,6 +66,7 @@ def scale(cluster: Cluster, deployment: str, replicas: int) -> dict[str, JSON]:
         raise AssertionError(f"{error}\n{cluster.events()}") from None
 
 
+@pytest.mark.unsettled
 def test_scaled_while_the_daemonset_rolls(
     cluster: Cluster, deployment: str, figures: list[str]
 ) -> None:

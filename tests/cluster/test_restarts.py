@@ -49,8 +49,13 @@ def processes(machine: Machine, command: str) -> set[str]:
 
 @pytest.mark.parametrize(
     "happens",
-    [kubelet, containerd, killed(AGENT), killed(NODE), reboot],
-    ids=["kubelet", "containerd", "agent", "node", "reboot"],
+    [
+        pytest.param(kubelet, id="kubelet"),
+        pytest.param(containerd, id="containerd"),
+        pytest.param(killed(AGENT), id="agent"),
+        pytest.param(killed(NODE), id="node"),
+        pytest.param(reboot, id="reboot", marks=pytest.mark.unsettled),
+    ],
 )
 def test_restarted(cluster: Cluster, happens: Callable[[Machine], None]) -> None:
     """A pod that was there is reached afterwards, or comes back; a new one is reached; all of it goes."""
