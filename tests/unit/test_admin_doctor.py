@@ -1,11 +1,8 @@
 """cni-netkit doctor: verdicts that follow from what was found."""
 
-import contextlib
 import json
 import os
 import socket
-import threading
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,6 +22,7 @@ from tests.unit.given import terminal
 from tests.unit.test_admin_leases import DOWN, ETH7
 from tests.unit.test_admin_list import documented, fields
 from tests.unit.test_nics import NIC, preparation
+from tests.unit.test_server import served
 
 EVERYTHING = frozenset(LACKING)
 FREE = replace(ETH7, queues=tuple(Queue(number) for number in range(4)))
@@ -157,27 +155,13 @@ def test_driver_and_numa_node(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
     ]
 
 
-@contextlib.contextmanager
-def own_agent(path: str) -> Iterator[None]:
-    """An agent in a thread of this process; what it logs goes to this one's standard error."""
-    with server.listen(path) as listener:
-        agent = server.Agent(listener)
-        serving = threading.Thread(target=agent.serve)
-        serving.start()
-        try:
-            yield
-        finally:
-            agent.stop()
-            serving.join()
-
-
 def test_the_agent_logs_nothing_of_it(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """However often somebody asks what there is."""
     path = f"{tmp_path}/agent.sock"
     monkeypatch.setenv("CNI_NETKIT_SOCKET", path)
-    with own_agent(path):
+    with server.listen(path) as listener, served(listener):
         for _ in range(3):
             assert verdicts.of_agent()["ok"]
     assert capsys.readouterr().err == ""
@@ -199,7 +183,7 @@ def test_an_agent_that_refuses(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
     path = f"{tmp_path}/agent.sock"
     monkeypatch.setenv("CNI_NETKIT_SOCKET", path)
     monkeypatch.setattr(sockets, "peer", lambda _: (os.getpid(), 65534))
-    with own_agent(path):
+    with server.listen(path) as listener, served(listener):
         said = verdicts.of_agent()
     assert said["reason"] == f"the agent at {path} refuses: only root may use the agent"
 
@@ -212,7 +196,7 @@ def test_the_agent(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert (missing["ok"], missing["needed"]) == (False, False)
     assert f"connect to {path}: No such file" in missing["reason"]
     assert missing["command"].startswith("systemctl start cni-netkit-agent.socket")
-    with own_agent(path):
+    with server.listen(path) as listener, served(listener):
         assert verdicts.of_agent()["ok"]
     with socket.socket(socket.AF_UNIX) as dead:
         dead.bind(f"{tmp_path}/dead.sock")

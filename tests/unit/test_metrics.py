@@ -25,7 +25,7 @@ from cni_netkit.phases import Course
 from cni_netkit.state import Store
 from tests.unit.given import record
 from tests.unit.test_admin_leases import DOWN, ETH7
-from tests.unit.test_server import DEADLINE, Handler, ask, connect, handler, path, wait_for
+from tests.unit.test_server import DEADLINE, Handler, ask, connect, handler, path, served, wait_for
 
 __all__ = ["handler", "path"]
 
@@ -188,16 +188,9 @@ def test_what_cannot_be_read_is_missing(
 def watched(path: str) -> Iterator[tuple[Agent, Metrics]]:
     """An agent whose metrics are asked for."""
     made = Metrics()
-    with server.listen(path) as listener:
-        agent = Agent(listener, watch=Watch(made))
+    with server.listen(path) as listener, served(listener, watch=Watch(made)) as agent:
         made.watch(agent)
-        serving = threading.Thread(target=agent.serve)
-        serving.start()
-        try:
-            yield agent, made
-        finally:
-            agent.stop()
-            serving.join(DEADLINE)
+        yield agent, made
 
 
 @pytest.mark.usefixtures("store")

@@ -26,6 +26,7 @@ import pytest
 from cni_netkit import deadline, verbs
 from cni_netkit.agent import callers, server, wire
 from cni_netkit.agent.server import Agent, AgentError
+from cni_netkit.agent.watch import Watch
 from cni_netkit.agent.wire import WireAnswer, WireRequest
 from cni_netkit.spec import version as versions
 from cni_netkit.spec.errors import CNIError
@@ -86,9 +87,11 @@ def path(tmp_path: Path) -> str:
 
 
 @contextmanager
-def served(listener: socket.socket, *, inherited: bool = False) -> Iterator[Agent]:
+def served(
+    listener: socket.socket, *, inherited: bool = False, watch: Watch | None = None
+) -> Iterator[Agent]:
     """An agent that serves in a thread; in the end it has stopped."""
-    agent = Agent(listener, inherited=inherited)
+    agent = Agent(listener, inherited=inherited, watch=watch)
     serving = threading.Thread(target=agent.serve)
     serving.start()
     try:

@@ -19,11 +19,10 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 
 from cni_netkit import traces
 from cni_netkit.agent import server
-from cni_netkit.agent.server import Agent
 from cni_netkit.agent.watch import watching
 from cni_netkit.agent.wire import WireAnswer, WireRequest
 from cni_netkit.traces import Traces, Unavailable
-from tests.unit.test_server import DEADLINE, ask, path, wait_for
+from tests.unit.test_server import DEADLINE, ask, path, served, wait_for
 from tests.unit.test_tracecontext import SPAN, TRACE
 
 __all__ = ["path"]
@@ -107,15 +106,12 @@ def silent(monkeypatch: pytest.MonkeyPatch) -> Iterator[socket.socket]:
 @contextmanager
 def traced(path: str) -> Iterator[None]:
     """An agent whose requests are traced."""
-    with watching(with_metrics=False) as watch, server.listen(path) as listener:
-        agent = Agent(listener, watch=watch)
-        serving = threading.Thread(target=agent.serve)
-        serving.start()
-        try:
-            yield
-        finally:
-            agent.stop()
-            serving.join(DEADLINE)
+    with (
+        watching(with_metrics=False) as watch,
+        server.listen(path) as listener,
+        served(listener, watch=watch),
+    ):
+        yield
 
 
 def call(path: str, verb: str, stdin: bytes = b"", **environment: str) -> WireAnswer:
@@ -237,11 +233,7 @@ def test_delegated_plugins_are_part_of_it(
             stack.enter_context(traced(path))
         else:
             listener = stack.enter_context(server.listen(path))
-            agent = Agent(listener)
-            serving = threading.Thread(target=agent.serve)
-            serving.start()
-            stack.callback(serving.join, DEADLINE)
-            stack.callback(agent.stop)
+            stack.enter_context(served(listener))
         answer = call(
             path, "STATUS", json.dumps(conf).encode(), CNI_PATH=str(tmp_path), **environment
         )
