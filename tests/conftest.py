@@ -5,6 +5,8 @@ import re
 
 import pytest
 
+from tests.selection import leave_out
+
 collect_ignore = ["cluster", "endurance", "faults", "install", "kubernetes", "runtimes"]
 """They take minutes: only commands of their own run them (CONTRIBUTING.md)."""
 
@@ -28,8 +30,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         return
     ours = re.compile("tests/(cluster|faults|kernel|kubernetes|runtimes)/")
     out = [item for item in items if not ours.search(str(item.path))]
-    config.hook.pytest_deselected(items=out)
-    items[:] = [item for item in items if item not in out]
+    leave_out(config, items, out)
 
 
 @pytest.hookimpl(trylast=True)

@@ -4,18 +4,17 @@ import json
 import shutil
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tests.cluster.control_plane import ControlPlane
-from tests.cluster.machine import Machine, addresses, make_link
+from tests.cluster.machine import Machine, make_link
 from tests.containers import images
 
 JSON = dict[str, Any]
 NODES = "/api/v1/nodes"
 PODS = "/api/v1/namespaces/default/pods"
-ALL_PODS = "/api/v1/pods"
 OWN_NUMBER = 254
 """Of this namespace, with the control plane, on the link."""
 
@@ -52,7 +51,7 @@ class Cluster:
     images: Path
     plugins: Path
     say: Callable[[str], None]
-    counter: int = field(default=0)
+    counter: int = 0
 
     def start(self) -> None:
         """Start all of it at the same time, as far as possible, and have images on the nodes."""
@@ -84,7 +83,7 @@ class Cluster:
         self.plane.stop()
 
     def logs(self) -> dict[str, str]:
-        """The end of each log: of programs, and of our own pods' containers."""
+        """The end of each program's log."""
         found = self.plane.logs()
         for machine in self.machines.values():
             found |= machine.logs()
@@ -114,8 +113,12 @@ class Cluster:
             run = found.keys() == names and all(condition(each, "Ready") for each in found.values())
             return found if run else None
 
+        return dict(self.wait_for(all_run, f"{sorted(names)} run", seconds))
+
+    def wait_for(self, condition: Callable[[], Any], what: str, seconds: float) -> Any:
+        """`wait_for`, which tells the newest events where it was in vain."""
         try:
-            return dict(wait_for(all_run, f"{sorted(names)} run", seconds))
+            return wait_for(condition, what, seconds)
         except AssertionError as error:
             raise AssertionError(f"{error}\n{self.events()}") from None
 
@@ -204,6 +207,3 @@ def condition(thing: JSON, kind: str) -> bool:
 def addresses_of(thing: JSON) -> list[str]:
     """A pod's addresses."""
     return [each["ip"] for each in thing["status"].get("podIPs", [])]
-
-
-__all__ = ["OWN_NUMBER", "Cluster", "addresses", "addresses_of", "condition", "pod", "wait_for"]

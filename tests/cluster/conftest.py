@@ -8,12 +8,13 @@ from typing import Any
 
 import pytest
 
-from tests.cluster.cluster import OWN_NUMBER, READY, Cluster, addresses, wait_for
+from tests.cluster.cluster import OWN_NUMBER, READY, Cluster, wait_for
 from tests.cluster.control_plane import ControlPlane
 from tests.cluster.left import nothing_left
-from tests.cluster.machine import Machine
+from tests.cluster.machine import Machine, addresses
 from tests.figures import figures, pytest_terminal_summary
 from tests.kernel import judge
+from tests.selection import leave_out
 
 __all__ = ["figures", "pytest_terminal_summary"]
 
@@ -32,8 +33,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if config.getoption("--long"):
         return
     out = [item for item in items if item.get_closest_marker("unsettled")]
-    config.hook.pytest_deselected(items=out)
-    items[:] = [item for item in items if item not in out]
+    leave_out(config, items, out)
 
 
 def given(name: str) -> Path:
@@ -88,10 +88,7 @@ def made(request: pytest.FixtureRequest) -> Iterator[Cluster]:
 def installed(made: Cluster) -> Cluster:
     """With conf/kubernetes applied as a user would, and all nodes ready."""
     made.plane.kubectl("apply", "-k", str(ROOT / "conf/kubernetes/base"))
-    try:
-        wait_for(lambda: made.ready() == set(made.machines), "all nodes are ready", READY)
-    except AssertionError as error:
-        raise AssertionError(f"{error}\n{made.events()}") from None
+    made.wait_for(lambda: made.ready() == set(made.machines), "all nodes are ready", READY)
     made.say("all nodes are ready")
     return made
 

@@ -60,10 +60,7 @@ def scale(cluster: Cluster, deployment: str, replicas: int) -> dict[str, JSON]:
     if not replicas:
         wait_for(lambda: not cluster.pods(f"app={NAME}"), "no replica is left", READY)
         return {}
-    try:
-        return dict(wait_for(settled, f"{replicas} replicas are ready", READY))
-    except AssertionError as error:
-        raise AssertionError(f"{error}\n{cluster.events()}") from None
+    return dict(cluster.wait_for(settled, f"{replicas} replicas are ready", READY))
 
 
 @pytest.mark.unsettled

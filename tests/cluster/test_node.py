@@ -89,6 +89,13 @@ class Cluster:
         """Until it is so; with what the process said where it does not come."""
         self.process.wait_for(condition, what, SECONDS)
 
+    def begin_beside_node2(self) -> None:
+        """Two nodes on the link, and this one ready."""
+        self.add_me("10.244.1.0/24")
+        self.add("node2", "10.244.2.0/24", addresses=("10.9.0.2",))
+        self.process.start()
+        self.wait(ready, "readiness")
+
     def wait_for_routes(self, wanted: dict[str, str]) -> None:
         """Until ours are these: gateways by range."""
         self.wait(lambda: routes() == wanted, f"the routes {wanted}")
@@ -319,10 +326,7 @@ def test_a_node_on_no_link_is_told_of_once(cluster: Cluster) -> None:
 
 
 def test_it_goes_on_while_the_api_server_is_away(cluster: Cluster) -> None:
-    cluster.add_me("10.244.1.0/24")
-    cluster.add("node2", "10.244.2.0/24", addresses=("10.9.0.2",))
-    cluster.process.start()
-    cluster.wait(ready, "readiness")
+    cluster.begin_beside_node2()
     before = CONFLIST.read_bytes()
     cluster.plane.api_server.end(signal.SIGKILL)
     cluster.wait(lambda: "APIServerUnreachable" in STATUS.read_text(), "the problem in the status")
@@ -336,10 +340,7 @@ def test_it_goes_on_while_the_api_server_is_away(cluster: Cluster) -> None:
 
 
 def test_one_that_starts_while_the_api_server_is_away_changes_nothing(cluster: Cluster) -> None:
-    cluster.add_me("10.244.1.0/24")
-    cluster.add("node2", "10.244.2.0/24", addresses=("10.9.0.2",))
-    cluster.process.start()
-    cluster.wait(ready, "readiness")
+    cluster.begin_beside_node2()
     before = CONFLIST.read_bytes()
     cluster.process.end(signal.SIGKILL)
     judge.run("ip", "link", "set", "wire", "down")
@@ -357,10 +358,7 @@ def test_one_that_starts_while_the_api_server_is_away_changes_nothing(cluster: C
 
 def test_what_was_deleted_while_nobody_listened_is_found_missing(cluster: Cluster) -> None:
     """Cut off; then the history that it would go on from is compacted: 410 Gone, and a new list."""
-    cluster.add_me("10.244.1.0/24")
-    cluster.add("node2", "10.244.2.0/24", addresses=("10.9.0.2",))
-    cluster.process.start()
-    cluster.wait(ready, "readiness")
+    cluster.begin_beside_node2()
     judge.run("ip", "link", "set", "wire", "down")
     # Of a connection that is open, the kernel would bring what was sent when the link is up again.
     cluster.plane.api_server.end(signal.SIGKILL)

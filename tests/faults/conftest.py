@@ -12,6 +12,7 @@ from tests.faults.kernel_log import Log
 from tests.figures import figures, pytest_terminal_summary
 from tests.kernel.conftest import conf, fake_nic, host, launcher, node, xdp_program
 from tests.kernel.features import kernel_has_netkit
+from tests.selection import leave_out
 
 __all__ = [
     "agent",
@@ -43,8 +44,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         return not in_lab if item.get_closest_marker("any_kernel") else has
 
     out = [item for item in items if item.path.is_relative_to(here) and not runs(item)]
-    config.hook.pytest_deselected(items=out)
-    items[:] = [item for item in items if item not in out]
+    leave_out(config, items, out)
 
 
 @pytest.fixture

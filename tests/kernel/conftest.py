@@ -29,6 +29,7 @@ from tests.ethtool.fake import FakeNic
 from tests.ethtool.patched import put_in
 from tests.kernel import judge
 from tests.kernel.features import kernel_has_netkit
+from tests.selection import leave_out
 
 CLONE_FS, CLONE_NEWNS, CLONE_NEWNET = 0x00000200, 0x00020000, 0x40000000
 MS_REC_PRIVATE = 0x4000 | 0x40000
@@ -66,8 +67,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         or (through_agent and item.get_closest_marker("once"))
     ]
     if out:
-        config.hook.pytest_deselected(items=out)
-        items[:] = [item for item in items if item not in out]
+        leave_out(config, items, out)
 
 
 def _call(function: Any, *arguments: Any) -> None:

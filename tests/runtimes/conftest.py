@@ -16,6 +16,7 @@ from tests.runtimes.podman import Podman
 from tests.runtimes.runtime import JSON, Place, Runtime
 from tests.runtimes.site import Agent, Site, install
 from tests.runtimes.table import FAILED, OK
+from tests.selection import leave_out
 
 RUNTIMES: dict[str, Callable[[Place], Runtime]] = {
     "containerd-1.6": lambda place: _containerd(place, "1.6"),
@@ -65,8 +66,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         if key and (why := _why_not(*key, config.getoption("--through"))):
             outcomes[key] = why
             out.append(item)
-    config.hook.pytest_deselected(items=out)
-    items[:] = [item for item in items if item not in out]
+    leave_out(config, items, out)
 
 
 def _why_not(runtime: str, test: str, through: str) -> str:
