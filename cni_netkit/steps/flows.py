@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 NTUPLE = "rx-ntuple-filter"
 """The feature's name in the kernel; ethtool(8) calls it ntuple-filters."""
 
-GONE = (errno.ENOENT, errno.ENODEV)
-
 
 @dataclass(frozen=True)
 class Flows:
@@ -77,10 +75,10 @@ class Flows:
                 target = set(contexts.get(rule.context or 0, ())) | {rule.queue} - {None}
                 if target and target <= _queues(outcome) and self._wants(rule, outcome):
                     assert rule.location is not None
-                    _tolerate(GONE, ethtool.remove_rule, nic, rule.location)
+                    _tolerate((errno.ENOENT,), ethtool.remove_rule, nic, rule.location)
             for number in ours:
                 # EBUSY: a rule leads into it that is not ours.
-                _tolerate((*GONE, errno.EBUSY), ethtool.remove_context, nic, number)
+                _tolerate((errno.ENOENT, errno.EBUSY), ethtool.remove_context, nic, number)
 
     def check(self, context: Context, outcome: Outcome) -> None:
         """Each rule is there and leads where it shall."""
@@ -165,7 +163,7 @@ class Flows:
         try:
             return context.host.ethtool.rules(nic)
         except KernelError as error:
-            if error.errno in (errno.EOPNOTSUPP, *GONE):
+            if error.errno in (errno.EOPNOTSUPP, errno.ENOENT):
                 return ()
             raise
 
