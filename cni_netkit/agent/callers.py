@@ -68,6 +68,11 @@ class Callers:
             self._ready.unregister(self._listener)
         os.eventfd_write(self._news, 1)
 
+    def disappear(self) -> None:
+        """Have nobody else find the socket; who has connected is still accepted."""
+        with contextlib.suppress(OSError):
+            os.unlink(self._listener.getsockname())
+
     def close(self) -> None:
         """Let go of what waiting takes, when nobody waits any more; the socket is the caller's."""
         self._ready.close()

@@ -89,10 +89,11 @@ class Agent:
         self._stop.setblocking(False)
 
     def serve(self) -> None:
-        """Answer requests until `stop`; then finish what runs and refuse everything else.
+        """Answer requests until `stop`; then finish what runs and refuse what waits.
 
-        On an inherited socket nobody is refused: what was accepted is finished, and who connects
-        then waits for the next agent.
+        Who comes then finds no socket: the launcher waits for the next agent, or becomes Python. On
+        an inherited socket nobody is refused: what was accepted is finished, and who connects then
+        is the next agent's.
         """
         with self._stop, self._stopped, contextlib.closing(self._callers):
             threading.stack_size(STACK_BYTES)
@@ -102,8 +103,9 @@ class Agent:
             self._stopped.recv(1)
             self._refusing, self._drained = not self._inherited, self._inherited
             if self._inherited:
-                # Whoever connects from now on to a socket that stays is the next agent's.
                 self._callers.accept_no_more()
+            else:
+                self._callers.disappear()
             _notify("STOPPING=1")
             if self._refusing:
                 for caller in self._callers.silent():

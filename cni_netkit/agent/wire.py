@@ -55,7 +55,7 @@ REQUEST_SECONDS = 19.0
 PAUSE_SECONDS = 2.0
 """At most between two parts of a request: all of it is there when a launcher sends the first."""
 
-ANSWER_SECONDS = 90.0
+ANSWER_SECONDS = 75.0
 """RECEIVE_MS of the launcher."""
 
 DESCRIPTORS = 2

@@ -32,8 +32,9 @@ from cni_netkit.kernel.uapi import SIOCGSKNS
 SOURCE = Path(__file__).parents[2] / "cni_netkit" / "agent" / "launcher" / "netkit.c"
 WARNINGS = ("-std=c11", "-Wall", "-Wextra", "-Werror", "-Wconversion", "-Wshadow")
 SANITIZED = ("-g", "-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
-PATIENT = ("-DCONNECT_MS=60000", "-DINPUT_MS=60000", "-DSEND_MS=60000", "-DRECEIVE_MS=60000")
-SHORT = ("-DCONNECT_MS=300", "-DINPUT_MS=300", "-DSEND_MS=300", "-DRECEIVE_MS=300")
+DEADLINES = ("CONNECT_MS", "ABSENT_MS", "INPUT_MS", "SEND_MS", "RECEIVE_MS")
+PATIENT = [f"-D{each}=60000" for each in DEADLINES]
+SHORT = [f"-D{each}=300" for each in DEADLINES]
 CONFIG = b'{"cniVersion": "1.0.0", "name": "net", "type": "netkit"}'
 VERBS = ["ADD", "DEL", "CHECK", "GC", "STATUS", "VERSION"]
 
@@ -653,15 +654,58 @@ def test_python_inherits_no_ignored_signal(run: Run, patient: Path, tmp_path: Pa
 @pytest.mark.parametrize("verb", VERBS)
 @pytest.mark.parametrize("arrange", [nothing, dead])
 def test_without_agent_and_python_it_is_an_error(
-    run: Run, patient: Path, verb: str, arrange: Any
+    run: Run, hasty: Path, verb: str, arrange: Any
 ) -> None:
     arrange(run)
-    run.start(patient, verb)
+    run.start(hasty, verb)
     error = run.error()
     assert (error["code"], error["cniVersion"]) == (unavailable(verb), "1.0.0")
     assert f"no agent listens on {run.path}" in error["msg"]
-    assert f"{patient.parent}/netkit-python, cannot be executed: No such file" in error["msg"]
+    assert f"{hasty.parent}/netkit-python, cannot be executed: No such file" in error["msg"]
     assert "cni-netkit agent" in error["details"]
+
+
+@pytest.mark.parametrize("verb", ["ADD", "DEL", "CHECK", "GC"])
+@pytest.mark.parametrize("arrange", [nothing, dead])
+def test_agent_that_comes_in_a_moment_is_waited_for(
+    run: Run, patient: Path, verb: str, arrange: Any
+) -> None:
+    """As when a DaemonSet replaces it, or a node has just booted."""
+    arrange(run)
+    run.start(patient, verb, stdin=CONFIG)
+    assert run.process
+    looked = wait_until_it_sleeps(run.process.pid)
+    assert looked
+    Path(run.path).unlink(missing_ok=True)
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.settimeout(30)
+        listener.bind(run.path)
+        listener.listen()
+        connection, _ = listener.accept()
+        with connection:
+            connection.settimeout(30)
+            assert run.received(connection).stdin == CONFIG
+            wire.send_answer(connection, 0, b"{}", soon())
+    assert run.ended() == (0, b"{}")
+
+
+@pytest.mark.parametrize("verb", ["STATUS", "VERSION"])
+def test_who_asks_how_things_are_does_not_wait(run: Run, patient: Path, verb: str) -> None:
+    """Its patience is a minute, and the test's half of one."""
+    run.start(patient, verb)
+    assert run.error()["code"] == unavailable(verb)
+
+
+def wait_until_it_sleeps(process: int) -> bool:
+    """Till it waits in poll() for nothing, which it does between two looks."""
+    until = soon()
+    while time.monotonic() < until:
+        with suppress(OSError):
+            # number of the system call, then its arguments: poll(NULL, 0, ...) on x86-64 and arm64
+            words = Path(f"/proc/{process}/syscall").read_text().split()
+            if words[0] in ("7", "73") and words[1:3] == ["0x0", "0x0"]:
+                return True
+    return False
 
 
 def test_python_that_may_not_be_executed_is_named(run: Run, patient: Path) -> None:
@@ -731,21 +775,21 @@ def test_without_a_command_it_says_the_same_as_python(
     ],
 )
 def test_error_is_in_the_version_of_the_request(
-    run: Run, patient: Path, stdin: bytes, version: str
+    run: Run, hasty: Path, stdin: bytes, version: str
 ) -> None:
-    run.start(patient, stdin=stdin)
+    run.start(hasty, stdin=stdin)
     assert run.error()["cniVersion"] == version
 
 
-def test_whatever_a_text_has_in_it_the_error_is_json(run: Run, patient: Path) -> None:
+def test_whatever_a_text_has_in_it_the_error_is_json(run: Run, hasty: Path) -> None:
     odd = '/"\\\n\t\x01\x1f\x7f\udcff\u00e4'
-    run.start(patient, verb=odd, CNI_NETKIT_SOCKET=odd)
+    run.start(hasty, verb=odd, CNI_NETKIT_SOCKET=odd)
     text = '/"\\\n\t\x01\x1f????'
     assert run.error()["msg"].startswith(f"{text}: no agent listens on {text} (")
 
 
-def test_error_is_json_however_long_its_texts_are(run: Run, patient: Path) -> None:
-    run.start(patient, verb="\x01" * (100 << 10))
+def test_error_is_json_however_long_its_texts_are(run: Run, hasty: Path) -> None:
+    run.start(hasty, verb="\x01" * (100 << 10))
     assert run.error()["msg"].strip("\x01") == ""
 
 

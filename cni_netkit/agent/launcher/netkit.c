@@ -1,6 +1,7 @@
 /*
  * netkit: what a container runtime executes. It hands the request to the resident agent and prints
  * the agent's answer; where no agent listens it becomes the Python entry point that lies beside it.
+ * Where there is none either (Kubernetes), the agent is just being replaced: it is waited for.
  *
  * A process lives for one request, so there is no heap and nothing is given back: the buffers are
  * static, of which the kernel supplies the pages that are touched. The frames on the socket are
@@ -43,11 +44,15 @@
 /*
  * Deadlines in milliseconds. All together they stay below the two minutes that a kubelet grants its
  * runtime (--runtime-request-timeout), so that what went wrong is heard before everybody gives up.
- * Connecting waits only while the agent's backlog is full. The input and the request are a matter
+ * Connecting waits only while the agent's backlog is full. An agent that is replaced, or that a node
+ * just booted has yet to start, is there after some seconds. The input and the request are a matter
  * of microseconds and have time for a machine that swaps; the agent itself answers within a minute.
  */
 #ifndef CONNECT_MS
 #define CONNECT_MS 1000
+#endif
+#ifndef ABSENT_MS
+#define ABSENT_MS 20000
 #endif
 #ifndef INPUT_MS
 #define INPUT_MS 9000
@@ -56,7 +61,7 @@
 #define SEND_MS 10000
 #endif
 #ifndef RECEIVE_MS
-#define RECEIVE_MS 90000
+#define RECEIVE_MS 75000
 #endif
 
 /* As in ../wire.py. Linux allows an environment of 6 MiB (fs/exec.c, bprm_stack_limits()). */
@@ -69,6 +74,8 @@
 
 /* Codes of the CNI specification, section 5, "Error". */
 enum { INVALID_ENVIRONMENT = 4, IO_FAILURE = 5, TRY_AGAIN_LATER = 11, NOT_AVAILABLE = 50 };
+
+#define LOOK_MS 50 /* how often an agent that is not there is looked for */
 
 #define NOT_DONE "nothing was done"
 #define TRY_AGAIN "nothing was done; look at the agent's log, restart the agent, and try again"
@@ -259,20 +266,42 @@ static void read_request(void)
     }
 }
 
-/* Become the Python entry point, which then reads the standard input that nobody has touched. */
-static _Noreturn void run_python(int reason)
+/*
+ * Become the Python entry point, which then reads the standard input that nobody has touched.
+ * Returns why that cannot be; path is where it ought to be.
+ */
+static int run_python(char path[PATH_MAX + sizeof PYTHON])
 {
-    char path[PATH_MAX + sizeof PYTHON] = "";
     char *slash;
-    int error = ENOENT;
-
     /* An executable replaced meanwhile reads "... (deleted)": its directory is still right. */
     ssize_t length = readlink("/proc/self/exe", path, PATH_MAX - 1);
-    if (length > 0 && (slash = strrchr(path, '/')) != NULL) {
-        char *arguments[] = {path, NULL};
-        memcpy(slash + 1, PYTHON, sizeof PYTHON);
-        (void)execve(path, arguments, environ);
-        error = errno;
+
+    path[length > 0 ? length : 0] = '\0';
+    if ((slash = strrchr(path, '/')) == NULL)
+        return ENOENT;
+    memcpy(slash + 1, PYTHON, sizeof PYTHON);
+    char *arguments[] = {path, NULL};
+    (void)execve(path, arguments, environ);
+    return errno;
+}
+
+/* Whether an agent that is not there is to be waited for. Who asks how things are is told at once. */
+static int worth_waiting(int reason, int without_python)
+{
+    if (strcmp(command, "STATUS") == 0 || strcmp(command, "VERSION") == 0)
+        return 0;
+    return (reason == ENOENT || reason == ECONNREFUSED) && without_python == ENOENT;
+}
+
+/* No agent listens: become Python, or wait a moment. Does not return when that was long enough. */
+static void do_without_agent(int reason, int64_t deadline)
+{
+    static char path[PATH_MAX + sizeof PYTHON];
+    int error = run_python(path);
+
+    if (worth_waiting(reason, error) && now() < deadline) {
+        (void)poll(NULL, 0, LOOK_MS);
+        return;
     }
     (void)read_input(); /* for its cniVersion only */
     note_version();
@@ -285,7 +314,7 @@ static int connect_to_agent(void)
 {
     struct sockaddr_un address = {.sun_family = AF_UNIX};
     struct timeval limit = {.tv_sec = CONNECT_MS / 1000, .tv_usec = CONNECT_MS % 1000 * 1000};
-    int64_t deadline = now() + CONNECT_MS;
+    int64_t absent = now() + ABSENT_MS, deadline = now() + CONNECT_MS;
     size_t length = strlen(socket_path) + 1;
     int agent;
 
@@ -310,7 +339,9 @@ static int connect_to_agent(void)
         case ECONNREFUSED:
         case EACCES:
         case EPERM:
-            run_python(errno);
+            do_without_agent(errno, absent);
+            deadline = now() + CONNECT_MS;
+            break;
         default:
             AGENT_FAILED(TRY_AGAIN, "cannot be called: %s", strerror(errno));
         }
