@@ -5,12 +5,16 @@ import errno
 import os
 import sys
 from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
 
 from cni_netkit.admin import usage
 from cni_netkit.admin.failure import Misuse, Unreadable
 from cni_netkit.admin.parser import PROGRAM, parser
 from cni_netkit.kernel.errors import KernelError
 from cni_netkit.spec.errors import CNIError, Code
+
+if TYPE_CHECKING:
+    from cni_netkit import pages
 
 Command = Callable[[argparse.Namespace], int]
 
@@ -128,14 +132,7 @@ def _install(arguments: argparse.Namespace) -> int:
 def _run_agent(arguments: argparse.Namespace) -> int:
     from cni_netkit.agent import server
 
-    metrics = None
-    if arguments.metrics is not None:
-        from cni_netkit.agent import pages
-
-        try:
-            metrics = pages.Address.parse(arguments.metrics)
-        except pages.AddressError as error:
-            raise Misuse(f"--metrics: {error}") from None
+    metrics = _address("--metrics", arguments.metrics)
     try:
         return server.run(arguments.socket or server.SOCKET, metrics)
     except server.AgentError as error:
@@ -143,14 +140,26 @@ def _run_agent(arguments: argparse.Namespace) -> int:
         return 1
 
 
-def _run_node(_arguments: argparse.Namespace) -> int:
+def _run_node(arguments: argparse.Namespace) -> int:
     from cni_netkit.node import process
 
+    health = _address("--health", arguments.health)
     try:
-        return process.run()
+        return process.run(health)
     except process.NodeError as error:
         print(f"cni-netkit node: {error}", file=sys.stderr)
         return 1
+
+
+def _address(option: str, given: str | None) -> "pages.Address | None":
+    if given is None:
+        return None
+    from cni_netkit import pages
+
+    try:
+        return pages.Address.parse(given)
+    except pages.AddressError as error:
+        raise Misuse(f"{option}: {error}") from None
 
 
 COMMANDS: Mapping[str, Command] = {

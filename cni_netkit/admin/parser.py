@@ -118,11 +118,17 @@ def _add_programs(commands: Any) -> None:
         help="where /metrics, /healthz and /readyz are: 127.0.0.1:PORT, [::1]:PORT or the path of "
         "a Unix socket (default: nowhere; docs/observability.md)",
     )
-    _command(
+    node = _command(
         commands,
         "node",
         "follow a Kubernetes cluster: this node's list, routes to the others",
         "cni-netkit node",
+        "cni-netkit node --health 127.0.0.1:19470",
+    )
+    node.add_argument(
+        "--health",
+        metavar="ADDRESS",
+        help="where /readyz is, as an address of agent --metrics (default: nowhere)",
     )
     _command(
         commands,

@@ -14,8 +14,8 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from cni_netkit import log
-from cni_netkit.agent import sockets, wire
+from cni_netkit import log, sockets
+from cni_netkit.agent import wire
 
 FIRST_BYTE_SECONDS = 0.1
 """For a thread to wait for; then the caller is put aside, for `wire.REQUEST_SECONDS` at most."""

@@ -7,7 +7,8 @@ from contextlib import closing
 from functools import partial
 from http import HTTPStatus
 
-from cni_netkit.agent import pages, wire
+from cni_netkit import pages
+from cni_netkit.agent import wire
 from cni_netkit.errors import as_cni_error
 from cni_netkit.kernel.namespace import Namespace
 from cni_netkit.state import ROOT, Store

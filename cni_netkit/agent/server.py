@@ -25,8 +25,8 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
-from cni_netkit import deadline, log, release, tracecontext, turns, verbs
-from cni_netkit.agent import nics, sockets, wire, xsk
+from cni_netkit import deadline, log, release, sockets, tracecontext, turns, verbs
+from cni_netkit.agent import nics, wire, xsk
 from cni_netkit.agent.callers import OF_ONE_PROCESS, Caller, Callers
 from cni_netkit.agent.watch import Watch, watching
 from cni_netkit.spec.errors import CNIError, Code
@@ -34,7 +34,7 @@ from cni_netkit.spec.version import NEWEST
 from cni_netkit.traces import Unavailable
 
 if TYPE_CHECKING:
-    from cni_netkit.agent import pages
+    from cni_netkit import pages
 
 SOCKET = "/run/cni-netkit/agent.sock"
 WORKERS = 128
@@ -307,17 +307,11 @@ def _show(
     figures: Callable[[], bytes],
 ) -> None:
     # With what it needs it is a twentieth of the agent's memory.
-    from cni_netkit.agent import health, pages
+    from cni_netkit import pages
+    from cni_netkit.agent import health
 
     made = {**health.of(listener.getsockname()), "/metrics": pages.plain(figures)}
-    try:
-        stack.enter_context(pages.served(at, made))
-    except OSError as error:
-        # Anybody on the node can take a port, and is not to keep pods from starting by that.
-        log.error(
-            f"no metrics, no health: listen on {at}: {error.strerror or error}",
-            remedy="give --metrics another address, or end what has this one; then start it again",
-        )
+    stack.enter_context(pages.shown(at, "--metrics", made))
 
 
 class Memory:

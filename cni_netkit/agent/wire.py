@@ -44,7 +44,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from math import inf
 
-from cni_netkit.agent import sockets
+from cni_netkit import sockets
 
 VERSION = 1
 INPUT_LIMIT = 16 << 20

@@ -26,8 +26,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cni_netkit import log, turns
-from cni_netkit.agent import sockets
+from cni_netkit import log, sockets, turns
 from cni_netkit.kernel.errors import KernelError, NoNamespace, ProgramError
 from cni_netkit.kernel.namespace import Namespace
 from cni_netkit.kernel.netns import Netns

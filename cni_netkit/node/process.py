@@ -6,9 +6,11 @@ import sys
 import threading
 import time
 from collections.abc import Mapping
+from contextlib import ExitStack
+from http import HTTPStatus
 from pathlib import Path
 
-from cni_netkit import log
+from cni_netkit import log, pages
 from cni_netkit.kernel.namespace import Namespace
 from cni_netkit.node.conflist import Template
 from cni_netkit.node.nodes import Node
@@ -30,8 +32,11 @@ class NodeError(Exception):
     """It cannot begin; the text says why, and what to do."""
 
 
-def run() -> int:
-    """Follow the cluster until a signal says to end. Raises `NodeError` where it cannot begin."""
+def run(health: pages.Address | None = None) -> int:
+    """Follow the cluster until a signal says to end; `health`: where it tells whether it is ready.
+
+    Raises `NodeError` where it cannot begin.
+    """
     name = os.environ.get("NODE_NAME", "")
     if not name:
         raise NodeError("the variable NODE_NAME is not set: the DaemonSet sets it to spec.nodeName")
@@ -54,39 +59,55 @@ def run() -> int:
         ) from None
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     signal.signal(signal.SIGINT, lambda *_: sys.exit(0))
-    # Of a process before: whoever asks whether this one is ready shall not believe it.
+    # Of a process before: it is not to be believed of this one.
     FILE.unlink(missing_ok=True)
     reconciler = Reconciler(name, template, LIST, Namespace.current())
     teller = Teller(name, api.create_event)
     changed = threading.Event()
     nodes = api.Nodes(changed)
-    nodes.start()
-    while True:
-        changed.wait(RESYNC_SECONDS)
-        changed.clear()
-        if nodes.has_ended:
-            return 1
-        seen = nodes.seen()
-        # Before the first list all stays as a process before left it.
-        outcome = Outcome() if seen is None else reconciler.reconcile(seen)
-        teller.tell(outcome.problems)
-        _save(name, seen or {}, outcome, nodes.failure)
-        time.sleep(SETTLE_SECONDS)
+    status = _status(name, {}, Outcome(), "")
+    with ExitStack() as stack:
+        if health:
+            page = {"/readyz": lambda: _readiness(status)}
+            stack.enter_context(pages.shown(health, "--health", page))
+        nodes.start()
+        while True:
+            changed.wait(RESYNC_SECONDS)
+            changed.clear()
+            if nodes.has_ended:
+                return 1
+            seen = nodes.seen()
+            # Before the first list all stays as a process before left it.
+            outcome = Outcome() if seen is None else reconciler.reconcile(seen)
+            teller.tell(outcome.problems)
+            status = _status(name, seen or {}, outcome, nodes.failure)
+            try:
+                status.save()
+            except OSError as error:
+                log.error("status not written", path=str(FILE), problem=error.strerror)
+            time.sleep(SETTLE_SECONDS)
 
 
-def _save(name: str, seen: Mapping[str, Node], outcome: Outcome, failure: str) -> None:
+def _status(name: str, seen: Mapping[str, Node], outcome: Outcome, failure: str) -> Status:
     problems = outcome.problems
     if failure:
         problems += (Problem("APIServerUnreachable", f"watch Node objects: {failure}", REACH),)
-    try:
-        Status(
-            node=name,
-            ready=outcome.ready,
-            ranges=seen.get(name, Node()).ranges,
-            nodes=len(seen),
-            routes=outcome.routes,
-            problems=problems,
-            written=time.time(),
-        ).save()
-    except OSError as error:
-        log.error("status not written", path=str(FILE), problem=error.strerror)
+    return Status(
+        node=name,
+        ready=outcome.ready,
+        ranges=seen.get(name, Node()).ranges,
+        nodes=len(seen),
+        routes=outcome.routes,
+        problems=problems,
+        written=time.time(),
+    )
+
+
+def _readiness(status: Status) -> pages.Answer:
+    """Ready is the node that has its list, by what the API server says."""
+    lines = [f"{each.reason}: {each.text}; {each.remedy}\n" for each in status.problems]
+    if status.ready:
+        lines.insert(0, f"ok: {LIST} is complete, {status.routes} routes to other nodes\n")
+        return pages.Answer(HTTPStatus.OK, "".join(lines).encode())
+    lines.insert(0, f"failed: {LIST} is not complete, or not known to be\n")
+    return pages.Answer(HTTPStatus.SERVICE_UNAVAILABLE, "".join(lines).encode())

@@ -1,4 +1,4 @@
-"""What `cni-netkit node` leaves for `cni-netkit doctor` and for the readiness probe.
+"""What `cni-netkit node` leaves for `cni-netkit doctor`.
 
 A file that is written anew at each change, and at least at every resync.
 """

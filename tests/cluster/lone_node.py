@@ -69,6 +69,17 @@ def api_server(folder: Path) -> Iterator[ControlPlane]:
         made.stop()
 
 
+def container() -> JSON:
+    """That of `cni-netkit node` in the DaemonSet."""
+    daemonset = next(yaml.safe_load_all((BASE / "daemonset.yaml").read_text()))
+    (found,) = (
+        each
+        for each in daemonset["spec"]["template"]["spec"]["containers"]
+        if each["name"] == "node"
+    )
+    return dict(found)
+
+
 @contextmanager
 def node(plane: ControlPlane, log: Path, template: str) -> Iterator[Process]:
     """`cni-netkit node`, not started yet, on a node on which nothing is."""
@@ -83,7 +94,7 @@ def node(plane: ControlPlane, log: Path, template: str) -> Iterator[Process]:
     found = {"KUBERNETES_SERVICE_HOST": API_SERVER, "KUBERNETES_SERVICE_PORT": str(PORT)}
     process = Process(
         log,
-        [*COMMAND, "node"],
+        [*COMMAND, *container()["command"][1:]],
         prefix=("ip", "netns", "exec", NETNS),
         env={"NODE_NAME": ME, **found},
     )

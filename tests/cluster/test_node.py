@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from tests.cluster.api import Api
 from tests.cluster.control_plane import ControlPlane
@@ -35,6 +34,7 @@ from tests.cluster.lone_node import (
     SYSTEM,
     TEMPLATE,
     api_server,
+    container,
     give_token,
     node,
     node_object,
@@ -110,15 +110,11 @@ def routes() -> dict[str, str]:
 
 def ready() -> bool:
     """What the DaemonSet's readiness probe asks."""
-    (container,) = (
-        each
-        for each in next(yaml.safe_load_all((BASE / "daemonset.yaml").read_text()))["spec"][
-            "template"
-        ]["spec"]["containers"]
-        if each["name"] == "node"
-    )
-    probe = container["readinessProbe"]["exec"]["command"]
-    return subprocess.run(probe, stderr=subprocess.DEVNULL).returncode == 0
+    asked = container()["readinessProbe"]["httpGet"]
+    url = f"http://{asked['host']}:{asked['port']}{asked['path']}"
+    # It ends with 1 where the answer is an error's, or nobody answers.
+    get = ["ip", "netns", "exec", NETNS, "busybox", "wget", "-q", "-O", "/dev/null", url]
+    return subprocess.run(get, stderr=subprocess.DEVNULL).returncode == 0
 
 
 def netkit_plugin() -> JSON:
@@ -271,7 +267,7 @@ def test_a_node_without_a_range_is_told_so_and_has_no_list(cluster: Cluster) -> 
     cluster.add_me()
     cluster.wait(lambda: not CONFLIST.exists(), "the list's end")
     cluster.wait(lambda: bool(cluster.events()), "an event")
-    assert not ready()
+    cluster.wait(lambda: not ready(), "the end of readiness")
     ((node, reason, message),) = cluster.events()
     assert (node, reason) == (ME, "NoPodCIDR")
     assert "--allocate-node-cidrs" in message
@@ -400,8 +396,7 @@ def test_what_a_killed_one_left_is_put_right(cluster: Cluster) -> None:
     judge.run("ip", "route", "del", "10.244.2.0/24", netns=NETNS)
     cluster.remove("node2")
     cluster.add("node3", "10.244.2.0/24", addresses=("10.9.0.3",))
-    # Of the one before; it must not be believed.
-    assert ready()
+    assert not ready()
     cluster.process.start()
     cluster.wait_for_routes({"10.244.2.0/24": "10.9.0.3"})
     (foreign,) = judge.ip("route", "show", "10.250.0.0/24", netns=NETNS)

@@ -24,8 +24,8 @@ from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExport
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SpanExportResult
 
-from cni_netkit import tracecontext
-from cni_netkit.agent import pages, wire
+from cni_netkit import pages, tracecontext
+from cni_netkit.agent import wire
 from cni_netkit.attachment import Attachment, parse_alias
 from cni_netkit.phases import Course
 from cni_netkit.spec import result as results

@@ -12,7 +12,7 @@ from cni_netkit.admin import launcher
 from cni_netkit.admin import main as admin
 from cni_netkit.admin.parser import commands_of, parser
 from cni_netkit.agent import server
-from cni_netkit.agent.pages import Address
+from cni_netkit.pages import Address
 
 
 def call(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:

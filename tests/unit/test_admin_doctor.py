@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from cni_netkit import facts
+from cni_netkit import facts, sockets
 from cni_netkit.admin import advice, doctor, launcher, leases, verdicts
-from cni_netkit.agent import server, sockets
+from cni_netkit.agent import server
 from cni_netkit.facts import Nic
 from cni_netkit.kernel.errors import KernelError
 from cni_netkit.kernel.model import Queue

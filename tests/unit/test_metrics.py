@@ -330,7 +330,9 @@ def test_an_address_that_is_taken(path: str) -> None:
         ) as agent:
             assert agent.stderr
             told = json.loads(agent.stderr.readline())
-            assert told["event"].startswith(f"no metrics, no health: listen on {address}: Address")
+            assert told["event"].startswith(
+                f"no /healthz, /readyz, /metrics: listen on {address}: Address"
+            )
             assert ask(path).status == 0
             agent.terminate()
         assert agent.returncode == 0

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from cni_netkit.agent import pages
-from cni_netkit.agent.pages import Address, AddressError, Answer
+from cni_netkit import pages
+from cni_netkit.pages import Address, AddressError, Answer
 from tests.unit.test_server import DEADLINE, wait_for
 
 

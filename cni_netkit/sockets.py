@@ -1,4 +1,4 @@
-"""Unix sockets of the agent: born at their path with their mode, and what comes along with data."""
+"""Unix sockets: born at their path with their mode, and what comes along with data."""
 
 import array
 import contextlib

@@ -1,4 +1,4 @@
-"""Pages by HTTP/1.1, on a loopback port or a Unix socket: figures, and whether the agent is well.
+"""Pages by HTTP/1.1, on a loopback port or a Unix socket: figures, and whether all is well.
 
 Anybody on the node may reach a loopback port, so nobody can hold up others: a connection has one
 answer and some seconds, the oldest goes where there are too many, and a page is made anew once a
@@ -18,8 +18,7 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import NamedTuple
 
-from cni_netkit import log
-from cni_netkit.agent import sockets
+from cni_netkit import log, sockets
 
 CONNECTIONS = 16
 SECONDS = 10.0
@@ -85,6 +84,23 @@ Page = Callable[[], Answer]
 def plain(text: Callable[[], bytes]) -> Page:
     """A page of a text that is there always."""
     return lambda: Answer(HTTPStatus.OK, text())
+
+
+@contextlib.contextmanager
+def shown(address: Address, option: str, made: Mapping[str, Page]) -> Iterator[None]:
+    """`served`, or an error in the log: anybody on the node can take a port, and stops nobody so.
+
+    `option` of the command is what gave it the address.
+    """
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(served(address, made))
+        except OSError as error:
+            log.error(
+                f"no {', '.join(made)}: listen on {address}: {error.strerror or error}",
+                remedy=f"give {option} another address, or end what has this; then start it again",
+            )
+        yield
 
 
 @contextlib.contextmanager
