@@ -4,13 +4,15 @@ import json
 import shutil
 import time
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tests.cluster.control_plane import ControlPlane
-from tests.cluster.machine import Machine, make_link
+from tests.cluster.machine import CONTAINERD, Machine, make_link
 from tests.containers import images
+from tests.kernel import judge
 
 JSON = dict[str, Any]
 NODES = "/api/v1/nodes"
@@ -59,22 +61,30 @@ class Cluster:
         for machine in self.machines.values():
             machine.boot()
         self.say("nodes have booted")
-        self.plane.start()
+        with ThreadPoolExecutor(1) as pool:
+            ready = pool.submit(self.plane.start)
+            self._fill_disks()
+            self.say("the nodes have the images")
+            ready.result()
         self.say("the API server is ready")
         for machine in self.machines.values():
-            self.join(machine)
-            self.say(f"{machine.name} runs containerd and kubelet, and has the images")
+            machine.start()
+            self.say(f"{machine.name} runs containerd and kubelet")
         wait_for(lambda: len(self.nodes()) == len(self.machines), "all nodes are registered")
 
-    def join(self, machine: Machine) -> None:
-        """Start what runs on a node, with what is there before any pod is."""
-        opt = machine.folder / "disk" / "opt" / "cni" / "bin"
-        opt.mkdir(parents=True, exist_ok=True)
-        for name in PLUGINS:
-            shutil.copy(self.plugins / name, opt)
-        machine.start()
-        for image in sorted(self.images.glob("*.tar")):
-            machine.containerd.load(image)
+    def _fill_disks(self) -> None:
+        """What is on a node before any pod is. Unpacking an image takes long: the others get copies."""
+        first, *others = self.machines.values()
+        for machine in self.machines.values():
+            folder = machine.disk / "opt/cni/bin"
+            folder.mkdir()
+            for name in PLUGINS:
+                shutil.copy(self.plugins / name, folder)
+        first.containerd.start(*sorted(self.images.glob("*.tar")))
+        first.containerd.process.end()
+        for machine in others:
+            source, target = (f"{each.disk}{CONTAINERD.root}" for each in (first, machine))
+            judge.run("cp", "-a", f"{source}/.", target)
 
     def stop(self) -> None:
         """End all of it."""

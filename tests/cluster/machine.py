@@ -65,12 +65,17 @@ class Machine:
         for each in ("logs", "containerd"):
             (folder / each).mkdir(parents=True)
         for each in first.ON_DISK:
-            disk = folder / "disk" / each.lstrip("/")
-            disk.mkdir(parents=True)
-            judge.run("mount", "-t", "tmpfs", "tmpfs", str(disk))
+            part = self.disk / each.lstrip("/")
+            part.mkdir(parents=True)
+            judge.run("mount", "-t", "tmpfs", "tmpfs", str(part))
         self._first: subprocess.Popen[bytes] | None = None
         self.containerd: Containerd
         self.kubelet: Process
+
+    @property
+    def disk(self) -> Path:
+        """Where what outlives a reboot is seen from outside."""
+        return self.folder / "disk"
 
     @property
     def pid(self) -> int:
