@@ -170,6 +170,8 @@ def main() -> None:
         made = subprocess.run(builder, stdout=subprocess.PIPE, text=True, check=True)
         os.environ["CNI_NETKIT_KUBERNETES"] = made.stdout.strip()
         os.environ["CNI_NETKIT_REFERENCE_PLUGINS"] = str(reference_plugins())
+        # As tests/cluster/run has it.
+        os.environ.setdefault("CNI_NETKIT_LAB_CPUS", "1")
         lab = [str(ROOT / "tests/lab/run"), "--seconds", "1800"] if arguments.lab else []
         command = [*lab, "unshare", "--net", "--mount", "--propagation", "private", sys.executable]
         os.execvp(

@@ -39,7 +39,7 @@ PARTS = [
     Part("install", command("test", "tests/install"), after=[*READY, "roots"]),
     # Alone: its guests are busy, and what it waits for has a deadline.
     Part("runtimes", command("tests/runtimes/run"), seats=SEATS, after=READY),
-    Part("cluster", command("tests/cluster/run"), seats=SEATS, after=[*READY, "programs"]),
+    Part("cluster", command("tests/cluster/run"), after=[*READY, "programs"]),
     Part("kubernetes", command("tests/kubernetes/run"), after=READY),
 ]
 

@@ -23,6 +23,9 @@ OWN_NUMBER = 254
 READY = 150
 """Seconds for something to become ready: an image is unpacked, interpreters are started."""
 
+PAUSE = 0.5
+"""Seconds between two looks: what is waited for needs the processors itself."""
+
 PATIENCE = 120
 """Seconds for anything else that Kubernetes does."""
 
@@ -40,7 +43,7 @@ def wait_for(condition: Callable[[], Any], what: str, seconds: float = PATIENCE)
                 return value
         except OSError as error:
             problem = f": {error}"
-        time.sleep(0.2)
+        time.sleep(PAUSE)
     raise AssertionError(f"{what} did not come within {seconds} s{problem}")
 
 

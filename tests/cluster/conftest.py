@@ -14,7 +14,6 @@ from tests.cluster.left import nothing_left
 from tests.cluster.machine import Machine, addresses
 from tests.figures import figures, pytest_terminal_summary
 from tests.kernel import judge
-from tests.selection import leave_out
 
 __all__ = ["figures", "pytest_terminal_summary"]
 
@@ -22,18 +21,6 @@ ROOT = Path(__file__).parents[2]
 NAMES = ("node-1", "node-2", "node-3")
 
 CLUSTER = pytest.StashKey[Cluster]()
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "unsettled: runs with --long; not seen to pass often enough")
-
-
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """What has not been seen to pass often enough is no judge of a change yet."""
-    if config.getoption("--long"):
-        return
-    out = [item for item in items if item.get_closest_marker("unsettled")]
-    leave_out(config, items, out)
 
 
 def given(name: str) -> Path:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.cluster import first
-from tests.cluster.control_plane import PORT, SERVICE_ADDRESS, ControlPlane
+from tests.cluster.control_plane import PORT, SERVICE_ADDRESS, SPARING, ControlPlane
 from tests.containers.cgroups import remove_group
 from tests.containers.containerd import Containerd
 from tests.containers.containerd_config import Settings
@@ -124,7 +124,9 @@ class Machine:
         self._plug()
         seen = f"/proc/{self.pid}/root"
         folder = self.folder / "containerd"
-        self.containerd = Containerd(folder, "2", self._settings, prefix=self.enter, seen=seen)
+        self.containerd = Containerd(
+            folder, "2", self._settings, env=SPARING, prefix=self.enter, seen=seen
+        )
         self.kubelet = self.process("kubelet", self._programs / "kubelet", *self._kubelet())
 
     def start(self) -> None:
@@ -206,7 +208,8 @@ class Machine:
 
     def process(self, name: str, *command: str | Path) -> Process:
         """A program that runs on it, when it is started."""
-        return Process(self.folder / "logs" / f"{name}.log", command, prefix=self.enter)
+        log = self.folder / "logs" / f"{name}.log"
+        return Process(log, command, prefix=self.enter, env=SPARING)
 
     def _kubelet(self) -> list[str]:
         path = self.folder / "kubelet.json"

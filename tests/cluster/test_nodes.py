@@ -7,8 +7,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import pytest
-
 from tests.cluster.cluster import NODES, READY, Cluster, addresses_of, wait_for
 from tests.cluster.machine import Machine
 
@@ -65,7 +63,6 @@ def pinged(machine: Machine, namespace: str, address: str) -> Iterator[list[str]
         said += [line for line in machine.run("cat", log).splitlines() if "packet loss" in line]
 
 
-@pytest.mark.unsettled
 def test_node_is_removed_and_added_with_another_range(cluster: Cluster, figures: list[str]) -> None:
     """Its routes go and come on the others in time; pods that run do not notice any of it."""
     one, two, three = cluster.machines.values()

@@ -54,7 +54,7 @@ def processes(machine: Machine, command: str) -> set[str]:
         pytest.param(containerd, id="containerd"),
         pytest.param(killed(AGENT), id="agent"),
         pytest.param(killed(NODE), id="node"),
-        pytest.param(reboot, id="reboot", marks=pytest.mark.unsettled),
+        pytest.param(reboot, id="reboot"),
     ],
 )
 def test_restarted(cluster: Cluster, happens: Callable[[Machine], None]) -> None:
