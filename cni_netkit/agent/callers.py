@@ -73,6 +73,11 @@ class Callers:
         with contextlib.suppress(OSError):
             os.unlink(self._listener.getsockname())
 
+    def rest(self) -> Iterator[Caller]:
+        """Whom nobody has accepted yet; after `disappear` these are the last."""
+        while caller := self._accept():
+            yield caller
+
     def close(self) -> None:
         """Let go of what waiting takes, when nobody waits any more; the socket is the caller's."""
         self._ready.close()

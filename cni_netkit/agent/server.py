@@ -112,6 +112,8 @@ class Agent:
                     self._refuse(caller, STOPPING)
                 with self._guard:
                     self._guard.wait_for(self._is_idle)
+                for caller in self._callers.rest():
+                    self._refuse(caller, STOPPING)
                 self._drained = True
                 self._callers.accept_no_more()
             for worker in self._workers:

@@ -549,6 +549,20 @@ def test_stop_finishes_what_runs_and_refuses_the_rest(
         connect(path)
 
 
+def test_whoever_found_the_socket_is_answered(path: str) -> None:
+    """Also who is in the backlog when it stops, as all are here: by the agent, or by its refusal."""
+    with server.listen(path) as listener, ExitStack() as stack:
+        agent = Agent(listener)
+        many = [stack.enter_context(connect(path)) for _ in range(callers.OF_ONE_PROCESS)]
+        for each in many:
+            wire.send_request(each, VERSION, soon())
+        agent.stop()
+        agent.serve()
+        for each in many:
+            answer = wire.receive_answer(each, soon())
+            assert answer.status == 0 or "being stopped" in error(answer)["msg"]
+
+
 def test_stop_refuses_nobody_on_a_socket_that_stays(
     small: None,
     path: str,
