@@ -268,10 +268,15 @@ class Node:
 @pytest.fixture(scope="session")
 def launcher(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The launcher, compiled as for a node."""
+    return compiled_launcher(tmp_path_factory.mktemp("launcher"))
+
+
+def compiled_launcher(folder: Path, *flags: str) -> Path:
+    """A launcher in a folder of its own."""
     compiler = shutil.which("cc")
     assert compiler, "to go through the agent a C compiler is needed"
-    executable = tmp_path_factory.mktemp("launcher") / "netkit"
-    subprocess.run([compiler, "-O2", "-static", "-o", executable, LAUNCHER], check=True)
+    executable = folder / "netkit"
+    subprocess.run([compiler, "-O2", "-static", *flags, "-o", executable, LAUNCHER], check=True)
     return executable
 
 
