@@ -1,7 +1,7 @@
-"""Build hook: launcher, XDP program, man page and completions into the wheel.
+"""Build hook: launcher, XDP program, gRPC's stubs, man page and completions into the wheel.
 
-Each where there is what makes it: a compiler, for the shells' completions shtab. What cannot be
-made is told, and the wheel comes without it.
+Each where there is what makes it: a compiler, grpcio-tools, for the shells' completions shtab. What
+cannot be made is told, and the wheel comes without it.
 
 The launcher makes it a wheel for one machine, without it it is a pure one. The XDP program is BPF,
 the same for all machines, and takes clang.
@@ -33,6 +33,8 @@ FLAGS = ("-O2", "-static", "-s", "-std=c11", "-Wall", "-Wextra", "-Wconversion",
 PROGRAM = "cni_netkit/kernel/bpf/xsk.bpf"
 PROGRAM_FLAGS = ("-O2", "-g", "-target", "bpf", "-std=gnu11", "-Wall", "-Wextra")
 """Without -g there are no types (BTF), from which libbpf knows what the map is."""
+
+PROTOCOLS = ("cni_netkit/dra/plugin.proto", "cni_netkit/dra/registration.proto")
 
 MANUAL = "share/man/man8/cni-netkit.8"
 COMPLETIONS = {
@@ -71,6 +73,7 @@ class CompiledHook(BuildHookInterface):  # type: ignore[type-arg]
             self._go_without("XDP program", program, problem)
         else:
             self._include(build_data, program, PROGRAM + ".o")
+        self._generate(build_data)
         if self._directory:
             self._share(build_data)
 
@@ -85,6 +88,26 @@ class CompiledHook(BuildHookInterface):  # type: ignore[type-arg]
     def _include(self, build_data: dict[str, Any], output: Path, path: str) -> None:
         if self._directory:
             build_data["force_include"][str(output)] = path
+
+    def _generate(self, build_data: dict[str, Any]) -> None:
+        """Stubs of what a kubelet and the DRA driver say to each other."""
+        try:
+            from grpc_tools import protoc
+        except ImportError as error:
+            self.app.display_warning(f"The wheel comes without the DRA driver's stubs: {error}")
+            return
+        target = self._directory or self.root
+        options = [
+            f"--proto_path={self.root}",
+            f"--python_out={target}",
+            f"--grpc_python_out={target}",
+        ]
+        if protoc.main(["protoc", *options, *PROTOCOLS]):
+            raise RuntimeError(f"protoc refuses one of {', '.join(PROTOCOLS)}")
+        for protocol in PROTOCOLS:
+            for kind in ("_pb2.py", "_pb2_grpc.py"):
+                made = protocol.removesuffix(".proto") + kind
+                self._include(build_data, Path(target, made), made)
 
     def _share(self, build_data: dict[str, Any]) -> None:
         """Man page and completions, for where the system looks for them."""

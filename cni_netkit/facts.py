@@ -15,6 +15,7 @@ from cni_netkit.spec.lease import Lease
 from cni_netkit.steps.flows import NTUPLE
 
 if TYPE_CHECKING:
+    from cni_netkit.claims import Claim
     from cni_netkit.kernel.namespace import Namespace
     from cni_netkit.spec.nics import Preparation
 
@@ -41,11 +42,12 @@ class Nic:
 
 @dataclass(frozen=True)
 class Facts:
-    """`features`: those of `needed()` that the kernel has; `mtu` in bytes."""
+    """`features`: those of `needed()` that the kernel has; `mtu` in bytes; `claims`: the pod's."""
 
     features: frozenset[str]
     mtu: int
     nic: Nic | None = None
+    claims: tuple[Claim, ...] = ()
 
 
 def needed(conf: NetConf) -> frozenset[str]:
@@ -55,21 +57,32 @@ def needed(conf: NetConf) -> frozenset[str]:
         wanted.add("single")
     if (conf.scrub, conf.peer_scrub) != ("default", "default"):
         wanted.add("scrub")
-    if conf.lease is not None:
+    if conf.lease is not None or conf.claims:
         wanted.add("queue-create")
     if conf.lease is not None and conf.lease.workload == "af_xdp":
         wanted.add("xsk-diag")
     return frozenset(wanted)
 
 
-def gather_facts(host: Namespace, conf: NetConf) -> Facts:
-    """Find out what an ADD depends on; by name only, without listing what there is."""
+def gather_facts(host: Namespace, conf: NetConf, pod: str = "") -> Facts:
+    """Find out what an ADD depends on; by name only, without listing what there is.
+
+    `pod` is the pod's UID, of which claims are asked.
+    """
     nic = _nic(host, conf)
     return Facts(
         features=host.features(needed(conf)),
         mtu=conf.mtu or _automatic_mtu(host, nic),
         nic=nic,
+        claims=_claims(pod) if conf.claims else (),
     )
+
+
+def _claims(pod: str) -> tuple[Claim, ...]:
+    # Only a network with claims needs it: a call without an agent pays for every import.
+    from cni_netkit.claims import Claims
+
+    return tuple(Claims().of_pod(pod))
 
 
 def gather_status_facts(host: Namespace, conf: NetConf) -> Facts:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from cni_netkit.attachment import Attachment
@@ -24,6 +24,7 @@ from cni_netkit.steps.lease import Leases, refused
 from cni_netkit.steps.masquerade import Masquerade
 
 if TYPE_CHECKING:
+    from cni_netkit.claims import Claim
     from cni_netkit.spec.nics import Role
 
 KINDS: dict[str, type[Any]] = {
@@ -35,6 +36,7 @@ KINDS: dict[str, type[Any]] = {
 }
 
 Plan = tuple[Step, ...]
+JSON = dict[str, Any]
 
 LACKING = {
     # feature: what it is, which option asks for it, since when, what to do
@@ -117,7 +119,9 @@ def steps(
     pool: Sequence[int] = (),
     chained: Sequence[str] = (),
 ) -> Plan:
-    """The steps themselves, in the order of doing."""
+    """The steps themselves, in the order of doing. With claims there are none: see `promised`."""
+    if conf.claims:
+        return ()
     is_pair = conf.pairing == "pair"
     plan: list[Step] = []
     if conf.ipam is not None:
@@ -140,6 +144,34 @@ def steps(
         excluded = tuple(map(str, conf.non_masquerade_cidrs))
         plan.append(Masquerade(attachment.host_device, attachment.alias, excluded))
     return tuple(plan)
+
+
+def promised(attachment: Attachment, conf: NetConf, claims: Iterable[Claim]) -> list[JSON]:
+    """A configuration for each single device that a pod's claims want, to be added to `attachment`.
+
+    Raises error 7 where two would have the same name.
+    """
+    shares = [(claim, share) for claim in claims for share in claim.shares]
+    names = [share.ifname or f"{attachment.ifname}{n}" for n, (_, share) in enumerate(shares)]
+    if twice := sorted({each for each in names if names.count(each) > 1}):
+        raise CNIError(
+            Code.INVALID_CONFIGURATION,
+            f"{', '.join(map(str, claims))}: two devices would be called {', '.join(twice)}",
+            "have ifName in the claims' parameters say something else for each",
+        )
+    kept = conf.model_dump(
+        by_alias=True, mode="json", exclude_defaults=True, include={"mtu", "headroom", "tailroom"}
+    )
+    return [
+        {
+            **kept,
+            "type": "netkit",
+            "pairing": "single",
+            "ifName": name,
+            "lease": {"device": share.nic, "count": share.count, **share.lease},
+        }
+        for name, (_, share) in zip(names, shares, strict=True)
+    ]
 
 
 def without_record(attachment: Attachment, conf: NetConf) -> Plan:

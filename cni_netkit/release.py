@@ -54,7 +54,7 @@ def _release(request: Request, store: Store, attachment: Attachment, record: Rec
         for added in store.added_to(attachment):
             undo.push(
                 f"add {added.attachment}",
-                partial(_release_added, request, store, added.attachment),
+                partial(release_added, request, store, added.attachment),
             )
         undo.run().raise_first()
         _begin("record", request)
@@ -86,7 +86,8 @@ def _is_of_the_add(found: Namespace, record: Record | None) -> bool:
     return False
 
 
-def _release_added(request: Request, store: Store, attachment: Attachment) -> None:
+def release_added(request: Request, store: Store, attachment: Attachment) -> None:
+    """Release what was added to an attachment, if it is there."""
     with store.lock(attachment):
         if record := store.load(attachment):
             # The socket that came with the request is in use already.

@@ -17,7 +17,13 @@ from cni_netkit.kernel.errors import ProgramError
 from cni_netkit.kernel.namespace import Namespace
 from cni_netkit.outcome import Outcome
 from cni_netkit.record import Record, boot_id
-from cni_netkit.release import Pairs, collect_recorded, collect_unrecorded, release
+from cni_netkit.release import (
+    Pairs,
+    collect_recorded,
+    collect_unrecorded,
+    release,
+    release_added,
+)
 from cni_netkit.spec import request as requests
 from cni_netkit.spec import result as results
 from cni_netkit.spec import version as versions
@@ -99,9 +105,10 @@ def add(request: Request) -> JSON:
     ):
         deadline.ensure_somebody_waits(f"ADD {attachment}")
         phases.begin("facts")
-        facts = gather_facts(host, conf)
+        facts = gather_facts(host, conf, request.arguments.get(POD_UID, ""))
         phases.begin("plan")
         plan = plans.decide(attachment, conf, facts, previous.container_addresses)
+        promised = plans.promised(attachment, conf, facts.claims)
         chosen = ipam.configured(request, conf, attachment)
         record = _new_record(request, attachment, host, container, plan)
         context = Context(attachment, host, container, chosen, store, record)
@@ -116,6 +123,10 @@ def add(request: Request) -> JSON:
             phases.begin("answer")
             result = previous.followed_by(_result(request, conf, plan, facts.mtu, outcome))
             rendered = results.render(result, request.version)
+            for config in promised:
+                added = replace(attachment, ifname=config["ifName"])
+                undo.push(f"add {added}", partial(release_added, request, store, added))
+                rendered = _add_to(request, attachment, config, rendered)
             record.complete = True
             context.save(outcome)
         except BaseException as error:
@@ -127,6 +138,14 @@ def add(request: Request) -> JSON:
                 store.remove(attachment, request.added_to)
             raise failure from error
         return rendered
+
+
+def _add_to(request: Request, base: Attachment, config: JSON, previous: JSON) -> JSON:
+    """An attachment of its own, which goes with another one; what both together brought."""
+    named = {key: request.config[key] for key in ("cniVersion", "name") if key in request.config}
+    config = {**named, **config, "prevResult": previous}
+    # The socket that came with the request is in use already.
+    return add(replace(request, config=config, added_to=base.ifname, route_descriptor=None))
 
 
 def delete(request: Request) -> None:
@@ -166,7 +185,8 @@ def check(request: Request) -> None:
         chosen = ipam.recorded(request, record)
         context = Context(attachment, host, container, chosen, store, record)
         plan, outcome = _recorded(record)
-        _expect_what_the_chain_changed(attachment, previous, outcome)
+        if plan:
+            _expect_what_the_chain_changed(attachment, previous, outcome)
         _check_each(plan, context, outcome)
         for added in filter(attrgetter("complete"), store.added_to(attachment)):
             its = replace(context, attachment=added.attachment, ipam=None, record=added)
@@ -224,6 +244,12 @@ NO_VERSION = (
     "the network configuration has no cniVersion: 0.1.0 holds, whose results have no interfaces"
 )
 
+POD_UID = "K8S_POD_UID"
+"""The argument (CNI_ARGS) by which containerd and CRI-O say whose container it is."""
+
+CLAIMED = "zc"
+"""What an attachment is called that has devices for claims and none of its own."""
+
 PREREQUISITES = frozenset(
     (Code.KERNEL_LACKS_FEATURE, Code.UNUSABLE_NIC, Code.NO_ADDRESS, Code.BPF_NOT_ATTACHABLE)
 )
@@ -243,7 +269,7 @@ VERBS: Mapping[str, Verb] = {
 def _attachment(request: Request) -> Attachment:
     ifname = request.config.get("ifName")
     if not isinstance(ifname, str) or requests.check_ifname(ifname):
-        ifname = request.ifname
+        ifname = CLAIMED if request.config.get("claims") is True else request.ifname
     return Attachment(request.network, request.container_id, ifname)
 
 
@@ -298,7 +324,9 @@ def _result(
     request: Request, conf: NetConf, plan: plans.Plan, mtu: int, outcome: Outcome
 ) -> Result:
     """What was made, as the kernel told it while it was made."""
-    device = next(step for step in plan if isinstance(step, Device))
+    device = next((step for step in plan if isinstance(step, Device)), None)
+    if device is None:
+        return Result()
     # Results know an MTU since 1.1.0; below, a consumer may pass unknown keys on or not.
     size = {"mtu": mtu} if versions.at_least(request.version, "1.1.0") else {}
     mac = outcome.container_mac or NO_MAC

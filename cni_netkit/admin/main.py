@@ -151,6 +151,22 @@ def _run_node(arguments: argparse.Namespace) -> int:
         return 1
 
 
+def _run_dra(_arguments: argparse.Namespace) -> int:
+    try:
+        from cni_netkit.dra import process
+    except ImportError as error:
+        print(
+            f"cni-netkit dra: {error}: install the package with its extra dra, cni-netkit[dra]",
+            file=sys.stderr,
+        )
+        return 1
+    try:
+        return process.run()
+    except process.DRAError as error:
+        print(f"cni-netkit dra: {error}", file=sys.stderr)
+        return 1
+
+
 def _address(option: str, given: str | None) -> "pages.Address | None":
     if given is None:
         return None
@@ -165,6 +181,7 @@ def _address(option: str, given: str | None) -> "pages.Address | None":
 COMMANDS: Mapping[str, Command] = {
     "agent": _run_agent,
     "node": _run_node,
+    "dra": _run_dra,
     "list": _list,
     "leases": _leases,
     "doctor": _doctor,

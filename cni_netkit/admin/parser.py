@@ -132,6 +132,12 @@ def _add_programs(commands: Any) -> None:
     )
     _command(
         commands,
+        "dra",
+        "publish prepared NICs to Kubernetes, and prepare claims for their queues",
+        "cni-netkit dra",
+    )
+    _command(
+        commands,
         "launcher",
         "print the path of the compiled launcher",
         "cni-netkit launcher",

@@ -1,7 +1,4 @@
-"""Keeping NICs prepared: at the agent's start, and when one comes back.
-
-Follows rtnetlink(7): a socket in the group RTNLGRP_LINK hears of every device.
-"""
+"""Keeping NICs prepared: at the agent's start, and when one comes back."""
 
 import contextlib
 import json
@@ -13,6 +10,7 @@ from pathlib import Path
 
 from cni_netkit import log
 from cni_netkit.errors import as_cni_error
+from cni_netkit.kernel.link.news import News
 from cni_netkit.kernel.namespace import Namespace
 from cni_netkit.nics.prepare import prepare
 from cni_netkit.spec.errors import CNIError, Code
@@ -20,10 +18,6 @@ from cni_netkit.spec.nics import Preparation, validate_nics
 from cni_netkit.spec.words import not_json
 
 FILE = Path("/etc/cni-netkit/nics.json")
-RTMGRP_LINK = 1
-"""include/uapi/linux/rtnetlink.h."""
-
-RECEIVE_BYTES = 1 << 17
 
 
 @contextlib.contextmanager
@@ -80,27 +74,22 @@ class Keeper:
     def run(self) -> None:
         """Prepare what there is, then listen."""
         host = Namespace.current()
-        kind = socket.SOCK_RAW | socket.SOCK_CLOEXEC
         with (
-            socket.socket(socket.AF_NETLINK, kind, socket.NETLINK_ROUTE) as listener,
+            News() as news,
             self._stop,
             self._stopped,
             contextlib.closing(host),
         ):
-            listener.bind((0, RTMGRP_LINK))
             ready = select.poll()
-            ready.register(listener, select.POLLIN)
+            ready.register(news, select.POLLIN)
             ready.register(self._stopped, select.POLLIN)
             while True:
                 for each in self._preparations:
                     self._keep(host, each)
                 if any(number == self._stopped.fileno() for number, _ in ready.poll()):
                     return
-                # What it says does not matter, nor what was lost: each NIC is looked at, once for
-                # all that has come, since every pod's start and end is heard here, too.
-                with contextlib.suppress(OSError):
-                    while listener.recv(RECEIVE_BYTES, socket.MSG_DONTWAIT):
-                        pass
+                # Every pod's start and end is heard here, too.
+                news.heard()
 
     def _keep(self, host: Namespace, preparation: Preparation) -> None:
         name = preparation.device

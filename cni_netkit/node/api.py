@@ -6,21 +6,14 @@ where it was, and where the API server does not know that any more (410 Gone) al
 """
 
 import hashlib
-import random
-import socket
-import ssl
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import closing, suppress
+from contextlib import closing
 from datetime import UTC, datetime
 from http import HTTPStatus
 
-import httpx2
 import msgspec
-from lightkube.config.client_adapter import ConnectionParams
-from lightkube.config.kubeconfig import KubeConfig
-from lightkube.core.exceptions import ApiError, ConfigError
 from lightkube.core.generic_client import GenericSyncClient
 from lightkube.core.resource import GlobalResource
 from lightkube.models.core_v1 import EventSource, ObjectReference
@@ -29,36 +22,20 @@ from lightkube.resources.core_v1 import Event
 from lightkube.resources.core_v1 import Node as WholeNode
 
 from cni_netkit import log
+from cni_netkit.apiserver import FAILURES, code, connected, pause, words
 from cni_netkit.node.nodes import Node
 
 CHUNK = 100
 """Node objects in one answer to a list: an object has some 10 kB, most of it images' names."""
 
-SECONDS = 30.0
-"""For an answer to begin, and between two pieces of one."""
-
 EVENT_SECONDS = 3.0
 """The same for an event: the node waits for it, and it can be created later."""
-
-BACKOFF_SECONDS = (0.5, 5.0)
-"""Before the second attempt to reach the API server, and at most. A refused connection costs
-little, and a node that is told late sends packets to where nobody is."""
-
-KEEPALIVE = (
-    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
-    (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 30),
-    (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 10),
-    (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3),
-)
-"""A watch may be silent for long. Where the API server's machine died, it ends after a minute."""
 
 COMPONENT = "cni-netkit-node"
 EVENTS_OF_NODES = "default"
 """The namespace of events of what has none itself."""
 
 ADDRESS = "InternalIP"
-FAILURES = (httpx2.HTTPError, httpx2.InvalidURL, msgspec.DecodeError, ConfigError, OSError)
-"""All that can be wrong on the way to the API server and back, for now."""
 
 
 class _Metadata(msgspec.Struct):
@@ -132,7 +109,7 @@ class Nodes:
         attempt = 0
         while True:
             try:
-                with closing(_client()) as client:
+                with closing(connected()) as client:
                     if not self._version:
                         self._list(client)
                         attempt = 0
@@ -140,11 +117,11 @@ class Nodes:
                         self._take(kind, found)
                         attempt = 0
             except FAILURES as error:
-                if _code(error) == HTTPStatus.GONE:
-                    log.info("Node objects are listed anew", because=_words(error))
+                if code(error) == HTTPStatus.GONE:
+                    log.info("Node objects are listed anew", because=words(error))
                     self._version = ""
                 else:
-                    self._tell(_words(error))
+                    self._tell(words(error))
             time.sleep(pause(attempt))
             attempt += 1
 
@@ -195,23 +172,6 @@ class Nodes:
             self._changed.set()
 
 
-def pause(attempt: int) -> float:
-    """Seconds before the next attempt, after so many that failed one after the other."""
-    first, most = BACKOFF_SECONDS
-    # A power without bounds would be no float any more after an hour.
-    return min(most, first * 2.0 ** min(attempt, 16)) * random.uniform(0.5, 1)  # noqa: S311
-
-
-def check() -> None:
-    """Raise ValueError where this process has not what it takes to find the API server."""
-    try:
-        KubeConfig.from_service_account()
-    except KeyError as error:
-        raise ValueError(f"the variable {error.args[0]} is not set") from None
-    except ConfigError as error:
-        raise ValueError(f"the service account: {error}") from None
-
-
 def create_event(node: str, reason: str, text: str) -> None:
     """Have an event of a node say why something is not as it should be.
 
@@ -233,23 +193,11 @@ def create_event(node: str, reason: str, text: str) -> None:
         count=1,
     )
     try:
-        with closing(_client(EVENT_SECONDS)) as client:
+        with closing(connected(EVENT_SECONDS)) as client:
             client.request("post", obj=event)
     except FAILURES as error:
-        if _code(error) != HTTPStatus.CONFLICT:
-            raise ConnectionError(_words(error)) from None
-
-
-def _client(seconds: float = SECONDS) -> GenericSyncClient:
-    """One connection's worth: service account token and authority are read anew, as they rotate."""
-    config = KubeConfig.from_service_account().get()
-    assert config
-    tls = ssl.create_default_context(cafile=config.cluster.certificate_auth)
-    transport = httpx2.HTTPTransport(verify=tls, trust_env=False, socket_options=KEEPALIVE)
-    parameters = ConnectionParams(
-        timeout=httpx2.Timeout(seconds), trust_env=False, transport=transport
-    )
-    return GenericSyncClient(parameters, config)
+        if code(error) != HTTPStatus.CONFLICT:
+            raise ConnectionError(words(error)) from None
 
 
 def _watch(client: GenericSyncClient, version: str) -> Iterator[tuple[str, _Node]]:
@@ -260,19 +208,3 @@ def _watch(client: GenericSyncClient, version: str) -> Iterator[tuple[str, _Node
     asked = {"resourceVersion": version, "allowWatchBookmarks": "true"}
     request = client.prepare_request("list", _Node, watch=True, params=asked)
     yield from client.watch(request)
-
-
-def _code(error: Exception) -> int | None:
-    """The status that the API server answered with, by HTTP or in the midst of a watch."""
-    if isinstance(error, ApiError):
-        return error.status.code
-    return error.response.status_code if isinstance(error, httpx2.HTTPStatusError) else None
-
-
-def _words(error: Exception) -> str:
-    """What went wrong, with who was asked where the text does not name it."""
-    where = ""
-    if isinstance(error, httpx2.RequestError):
-        with suppress(RuntimeError):  # it has none
-            where = f"{error.request.method} {error.request.url}: "
-    return f"{where}{str(error) or type(error).__name__}"

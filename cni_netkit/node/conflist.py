@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cni_netkit.node import files
+from cni_netkit import files
 from cni_netkit.node.ranges import as_few
 from cni_netkit.spec import version as versions
 from cni_netkit.spec.addresses import ip_network

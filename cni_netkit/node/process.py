@@ -41,6 +41,7 @@ def run(health: pages.Address | None = None) -> int:
     if not name:
         raise NodeError("the variable NODE_NAME is not set: the DaemonSet sets it to spec.nodeName")
     try:
+        from cni_netkit import apiserver
         from cni_netkit.node import api
     except ImportError as error:
         raise NodeError(
@@ -48,7 +49,7 @@ def run(health: pages.Address | None = None) -> int:
         ) from None
     try:
         template = Template.read(TEMPLATE.read_bytes(), str(TEMPLATE))
-        api.check()
+        apiserver.check()
     except OSError as error:
         raise NodeError(f"read {TEMPLATE}: {error.strerror}") from None
     except CNIError as error:

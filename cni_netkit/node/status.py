@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from cni_netkit import files
 from cni_netkit.formats import Format
-from cni_netkit.node import files
 
 FILE = Path("/run/cni-netkit/node/status.json")
 """In a folder of its own, so that who writes it need not see the agent's socket."""

@@ -162,6 +162,15 @@ class NetConf(Model):
     Needs: a NIC whose driver lends queues, and no `fallback`
     """
 
+    claims: bool = False
+    """A single device for each request for queues in the pod's ResourceClaims (`cni-netkit dra`),
+    with those queues; for a pod without claims nothing. The devices are called as the claim says,
+    else `ifName`, which is `zc` here, and a number.
+
+    Linux: 7.1
+    Needs: `pairing: single`, Kubernetes, and no `lease`, `ipam`
+    """
+
     device_id: Annotated[DeviceID, Field(alias="deviceID")] = ""
     """The NIC, as a runtime writes it beside these keys (Multus, for a network with a resource)."""
 
@@ -233,6 +242,8 @@ def _impossible(conf: NetConf) -> Iterable[str]:
         yield from _impossible_for_single(conf)
     if conf.lease is not None:
         yield from _impossible_with_lease(conf, conf.lease)
+    if conf.claims:
+        yield from _impossible_with_claims(conf)
     if conf.mac is not None and conf.mode == "l3":
         yield 'a MAC address needs mode "l2": an l3 device has none'
     if conf.ip_masq and conf.ipam is None:
@@ -267,6 +278,15 @@ def _impossible_with_lease(conf: NetConf, lease: Lease) -> Iterable[str]:
         yield 'lease and fallback "veth" exclude each other: a veth device cannot lease queues'
     if lease.workload == "af_xdp" and conf.pairing != "single":
         yield 'lease.workload "af_xdp" needs pairing "single" (an XSK binds to a single device)'
+
+
+def _impossible_with_claims(conf: NetConf) -> Iterable[str]:
+    if conf.pairing != "single":
+        yield 'claims need pairing "single": queues that are claimed come on devices of their own'
+    if conf.lease is not None:
+        yield "claims and lease exclude each other: the claim says which queues"
+    if conf.ipam is not None:
+        yield "claims and ipam exclude each other: a plugin before this one gives the addresses"
 
 
 PLANNED = ("bpf",)

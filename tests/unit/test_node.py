@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from cni_netkit import apiserver
 from cni_netkit.admin import verdicts
 from cni_netkit.kernel.errors import KernelError
 from cni_netkit.node import api, reconciler, status
@@ -253,9 +254,9 @@ def test_nodes_that_come_later_are_told_of_with_the_next_resync(
 
 
 def test_attempts_come_more_and_more_slowly_but_never_too_slowly() -> None:
-    first, most = api.BACKOFF_SECONDS
-    assert first / 2 <= api.pause(0) <= first
-    assert all(most / 2 <= api.pause(attempt) <= most for attempt in (10, 5000))
+    first, most = apiserver.BACKOFF_SECONDS
+    assert first / 2 <= apiserver.pause(0) <= first
+    assert all(most / 2 <= apiserver.pause(attempt) <= most for attempt in (10, 5000))
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")

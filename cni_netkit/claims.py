@@ -1,0 +1,117 @@
+"""Queues that Kubernetes has promised to a pod: a row for each claim, written before the pod's ADD.
+
+Dynamic Resource Allocation (resource.k8s.io/v1): the scheduler decides on node and NIC, the kubelet
+has `cni-netkit dra` prepare the claim, which writes the row, and then the runtime asks for an ADD,
+which takes the queues. So a row is a promise, and never says that something is taken: that the
+kernel says, and the attachments' records.
+"""
+
+import errno
+import re
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from cni_netkit import files, state
+from cni_netkit.formats import Format, Newer
+from cni_netkit.spec.errors import CNIError, Code
+
+ROOT = state.ROOT / "claims"
+"""Beside the networks' folders, as the records of NICs are."""
+
+FORMAT = Format()
+UID = re.compile(r"[0-9A-Za-z][0-9A-Za-z-]{0,62}\Z")
+"""A UID of the API server, which gives UUIDs; it is part of a file's name here."""
+
+
+@dataclass(frozen=True)
+class Share:
+    """What one request of a claim has got: `count` queues of a NIC, and what they are for.
+
+    `lease` has keys of the configuration's `lease`, as the claim's parameters have them; `ifname`
+    is the device's name in the pod, or empty.
+    """
+
+    request: str
+    nic: str
+    count: int
+    lease: dict[str, Any]
+    ifname: str = ""
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A ResourceClaim that is prepared for a pod; `pod` is the pod's UID."""
+
+    namespace: str
+    name: str
+    uid: str
+    pod: str
+    shares: tuple[Share, ...]
+
+    def __str__(self) -> str:
+        return f"claim {self.namespace}/{self.name}"
+
+
+class Claims:
+    """The rows of this node."""
+
+    def __init__(self, root: Path | None = None) -> None:
+        self._root = root or ROOT
+
+    def of_pod(self, uid: str) -> list[Claim]:
+        """A pod's claims, in the order of names. Raises error 5 for one that is unreadable."""
+        if not UID.match(uid):
+            return []
+        found = [self._load(path) for path in self._root.glob(f"{uid}:*.json")]
+        return sorted(found, key=lambda each: (each.namespace, each.name))
+
+    def all(self) -> Iterator[Claim]:
+        """Every claim. Raises error 5 for one that is unreadable."""
+        return map(self._load, sorted(self._root.glob("*:*.json")))
+
+    def save(self, claim: Claim) -> None:
+        """Write a row, which may be there already. Raises error 5."""
+        path = self._path(claim.pod, claim.uid)
+        try:
+            if self._root.is_symlink():
+                raise OSError(errno.ELOOP, "it is a symbolic link")
+            self._root.mkdir(parents=True, exist_ok=True, mode=0o700)
+            files.replace(path, FORMAT.write(asdict(claim)))
+        except OSError as error:
+            raise CNIError(
+                Code.IO_FAILURE,
+                f"write the row of {claim}, {path}: {error.strerror}",
+                "without it the pod's ADD would not know of the claim",
+            ) from None
+
+    def remove(self, uid: str) -> None:
+        """Forget a claim, by its own UID. Raises OSError."""
+        for path in self._root.glob(f"*:{uid}.json") if UID.match(uid) else ():
+            with suppress(FileNotFoundError):
+                path.unlink()
+
+    def _path(self, pod: str, uid: str) -> Path:
+        for each in (pod, uid):
+            if not UID.match(each):
+                raise CNIError(Code.IO_FAILURE, f"{each!r} is no UID of a Kubernetes object")
+        return self._root / f"{pod}:{uid}.json"
+
+    def _load(self, path: Path) -> Claim:
+        try:
+            fields = FORMAT.read(path.read_bytes())
+            shares = tuple(Share(**each) for each in fields.pop("shares"))
+            return Claim(**fields, shares=shares)
+        except Newer as newer:
+            problem = f"it has format {newer.found}, this release knows {newer.known}"
+        except OSError as error:
+            problem = str(error.strerror)
+        except (ValueError, TypeError, KeyError) as error:
+            problem = repr(error)
+        raise CNIError(
+            Code.IO_FAILURE,
+            f"read a claim's row {path}: {problem}",
+            "cni-netkit dra writes the rows of all claims anew when it starts",
+        )

@@ -1,0 +1,100 @@
+"""What the driver asks of the API server: ResourceSlices, ResourceClaims (resource.k8s.io/v1)."""
+
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from http import HTTPStatus
+from typing import Any, TypeVar
+
+from lightkube.resources.core_v1 import Node
+from lightkube.resources.resource_v1 import ResourceClaim, ResourceSlice
+
+from cni_netkit import log
+from cni_netkit.apiserver import FAILURES, code, connected, words
+from cni_netkit.dra.inventory import DRIVER, JSON, Device
+
+T = TypeVar("T")
+ANSWER_SECONDS = 5.0
+"""A kubelet waits for a claim, and the inventory is looked at again anyhow."""
+
+
+class Unreachable(Exception):
+    """The API server does not answer, or says no; the text says why."""
+
+
+def publish(node: str, devices: Sequence[Device]) -> None:
+    """Have the node's slice say what there is, if it does not yet. Raises `Unreachable`.
+
+    A node has one slice, and it is the whole pool; its owner is the Node object.
+    """
+    wanted = [each.as_dict() for each in devices]
+    name = f"{node}-{DRIVER}"
+    try:
+        with closing(connected(ANSWER_SECONDS)) as client:
+            found: Any = _found(lambda: client.request("get", ResourceSlice, name=name))
+            owner = client.request("get", Node, name=node).metadata.uid
+            if found is not None and _owners(found) != [owner]:
+                # Of a Node object that had the same name; it goes with that one.
+                client.request("delete", ResourceSlice, name=name)
+                found = None
+            if found is None:
+                client.request("post", obj=_slice(name, node, owner, wanted, generation=1))
+            elif _devices(found) != wanted:
+                generation, version = found.spec.pool.generation, found.metadata.resourceVersion
+                new = _slice(name, node, owner, wanted, generation + 1, version)
+                client.request("put", obj=new)
+            else:
+                return
+    except FAILURES as error:
+        raise Unreachable(f"publish the NICs of {node}: {words(error)}") from None
+    log.info("NICs published", devices=[f"{each.nic}: {each.queues}" for each in devices])
+
+
+def claim(namespace: str, name: str) -> JSON | None:
+    """A ResourceClaim as the API has it; None if there is none. Raises `Unreachable`."""
+    try:
+        with closing(connected(ANSWER_SECONDS)) as client:
+            found = _found(
+                lambda: client.request("get", ResourceClaim, name=name, namespace=namespace)
+            )
+    except FAILURES as error:
+        raise Unreachable(f"get claim {namespace}/{name}: {words(error)}") from None
+    return None if found is None else dict(found.to_dict())
+
+
+def _found(ask: Callable[[], T]) -> T | None:
+    """An answer; None where there is no such object."""
+    try:
+        return ask()
+    except FAILURES as error:
+        if code(error) == HTTPStatus.NOT_FOUND:
+            return None
+        raise
+
+
+def _slice(
+    name: str, node: str, owner: str, devices: list[JSON], generation: int, version: str = ""
+) -> ResourceSlice:
+    """`version` is the resource version of the one that it replaces."""
+    reference = {"apiVersion": "v1", "kind": "Node", "name": node, "uid": owner, "controller": True}
+    metadata = {"name": name, "ownerReferences": [reference]}
+    made = ResourceSlice.from_dict(
+        {
+            "metadata": {**metadata, **({"resourceVersion": version} if version else {})},
+            "spec": {
+                "driver": DRIVER,
+                "nodeName": node,
+                "pool": {"name": node, "generation": generation, "resourceSliceCount": 1},
+                "devices": devices,
+            },
+        }
+    )
+    assert isinstance(made, ResourceSlice)
+    return made
+
+
+def _owners(found: Any) -> list[str]:
+    return [each.uid for each in found.metadata.ownerReferences or ()]
+
+
+def _devices(found: Any) -> list[JSON]:
+    return [dict(each.to_dict()) for each in found.spec.devices or ()]

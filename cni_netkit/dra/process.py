@@ -1,0 +1,68 @@
+"""The process `cni-netkit dra`: publishes prepared NICs, and prepares claims for the pods' ADDs."""
+
+import os
+import select
+import signal
+import sys
+import time
+
+from cni_netkit import apiserver, log
+from cni_netkit.claims import Claims
+from cni_netkit.dra import api, inventory, kubelet
+from cni_netkit.kernel.link.news import News
+from cni_netkit.kernel.namespace import Namespace
+
+LOOK_SECONDS = 0.5
+"""How often it is looked whether a NIC was prepared, restored, or has lost its link."""
+
+RESYNC_SECONDS = 30.0
+"""How often the slice is compared, though nothing changed: a kubelet removes those of a driver that
+was away for long."""
+
+
+class DRAError(Exception):
+    """It cannot begin; the text says why, and what to do."""
+
+
+def run() -> int:
+    """Serve the kubelet and keep the slice until a signal says to end. Raises `DRAError`."""
+    name = os.environ.get("NODE_NAME", "")
+    if not name:
+        raise DRAError("the variable NODE_NAME is not set: the DaemonSet sets it to spec.nodeName")
+    try:
+        apiserver.check()
+    except ValueError as error:
+        raise DRAError(f"find the API server: {error}; it runs in a pod of the DaemonSet") from None
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: sys.exit(0))
+    with kubelet.served(kubelet.Driver(name)), News() as news:
+        host = Namespace.current()
+        ready = select.poll()
+        ready.register(news, select.POLLIN)
+        published: list[inventory.Device] | None = None
+        due, attempt = 0.0, 0
+        while True:
+            found = inventory.devices(host)
+            if found != published or time.monotonic() >= due:
+                try:
+                    if published is None:
+                        _reconcile()
+                    api.publish(name, found)
+                    published, attempt = found, 0
+                    due = time.monotonic() + RESYNC_SECONDS
+                except api.Unreachable as error:
+                    log.warning("not published", problem=str(error))
+                    time.sleep(apiserver.pause(attempt))
+                    attempt += 1
+            if ready.poll(LOOK_SECONDS * 1000):
+                news.heard()
+
+
+def _reconcile() -> None:
+    """Forget rows whose claims went while nobody was here. Raises `Unreachable`."""
+    rows = Claims()
+    for row in rows.all():
+        found = api.claim(row.namespace, row.name)
+        if found is None or found["metadata"]["uid"] != row.uid:
+            rows.remove(row.uid)
+            log.info("forgotten, since it is gone", claim=str(row))
