@@ -102,7 +102,8 @@ class CompiledHook(BuildHookInterface):  # type: ignore[type-arg]
             f"--python_out={target}",
             f"--grpc_python_out={target}",
         ]
-        if protoc.main(["protoc", *options, *PROTOCOLS]):
+        sources = [str(Path(self.root, each)) for each in PROTOCOLS]
+        if protoc.main(["protoc", *options, *sources]):
             raise RuntimeError(f"protoc refuses one of {', '.join(PROTOCOLS)}")
         for protocol in PROTOCOLS:
             for kind in ("_pb2.py", "_pb2_grpc.py"):

@@ -49,6 +49,13 @@ COMBINATIONS: list[JSON] = [
     },
     {"if": _given("fallback", "veth"), "then": {"properties": {"lease": {"type": "null"}}}},
     {
+        "if": _given("claims", True),
+        "then": {
+            "allOf": [_given("pairing", "single")],
+            "properties": {"lease": {"type": "null"}, "ipam": {"type": "null"}},
+        },
+    },
+    {
         "if": _has("lease", _given("workload", "af_xdp")),
         "then": _given("pairing", "single"),
     },

@@ -74,7 +74,7 @@ def made(request: pytest.FixtureRequest) -> Iterator[Cluster]:
 @pytest.fixture(scope="session")
 def installed(made: Cluster) -> Cluster:
     """With conf/kubernetes applied as a user would, and all nodes ready."""
-    made.plane.kubectl("apply", "-k", str(ROOT / "conf/kubernetes/base"))
+    made.plane.kubectl("apply", "-k", str(ROOT / "conf/kubernetes/dra"))
     made.wait_for(lambda: made.ready() == set(made.machines), "all nodes are ready", READY)
     made.say("all nodes are ready")
     return made

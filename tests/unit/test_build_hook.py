@@ -16,6 +16,10 @@ import pytest
 ROOT = Path(__file__).parents[2]
 LAUNCHER = "cni_netkit/agent/launcher/netkit"
 PROGRAM = "cni_netkit/kernel/bpf/xsk.bpf.o"
+PROTOCOLS = ("cni_netkit/dra/plugin.proto", "cni_netkit/dra/registration.proto")
+STUBS = {
+    each.removesuffix(".proto") + kind for each in PROTOCOLS for kind in ("_pb2.py", "_pb2_grpc.py")
+}
 COMPILERS = ("cc", "gcc", "clang", "as", "ld")
 COMPLETIONS = {
     "share/bash-completion/completions/cni-netkit",
@@ -40,9 +44,9 @@ class App:
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
     """A checkout, as far as the hook looks at it."""
-    for source in (LAUNCHER + ".c", PROGRAM.removesuffix(".o") + ".c"):
+    for source in (LAUNCHER + ".c", PROGRAM.removesuffix(".o") + ".c", *PROTOCOLS):
         target = tmp_path / "root" / source
-        target.parent.mkdir(parents=True)
+        target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / source, target)
     return tmp_path / "root"
 
@@ -91,7 +95,7 @@ def without(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, missing: str) -> No
 def test_both_get_into_the_wheel(hook: Any, root: Path) -> None:
     """From a folder that is removed afterwards; the checkout stays as it is."""
     data = build(hook)
-    assert sorted(data["force_include"].values()) == [LAUNCHER, PROGRAM]
+    assert set(data["force_include"].values()) == {LAUNCHER, PROGRAM, *STUBS}
     outputs = [Path(each) for each in data["force_include"]]
     assert all(each.exists() and not each.is_relative_to(root) for each in outputs)
     assert data["pure_python"] is False
@@ -105,8 +109,7 @@ def test_both_get_into_the_wheel(hook: Any, root: Path) -> None:
 def test_both_get_into_the_tree_where_it_is_used(hook: Any, root: Path) -> None:
     data = build(hook, "editable")
     assert (data["force_include"], data["shared_data"]) == ({}, {})
-    assert (root / LAUNCHER).exists()
-    assert (root / PROGRAM).exists()
+    assert all((root / each).exists() for each in (LAUNCHER, PROGRAM, *STUBS))
     hook.finalize("editable", data, "")
     assert (root / PROGRAM).exists()
 
@@ -134,7 +137,7 @@ def test_without_cc_there_is_a_pure_wheel_with_the_program(
     data = build(hook)
     (warning,) = hook.app.warnings
     assert warning.startswith("The wheel comes without the launcher: ")
-    assert list(data["force_include"].values()) == [PROGRAM]
+    assert set(data["force_include"].values()) == {PROGRAM, *STUBS}
     assert (data["pure_python"], "tag" in data) == (True, False)
 
 
@@ -146,7 +149,18 @@ def test_what_clang_says_is_told(hook: Any, root: Path) -> None:
     (warning,) = hook.app.warnings
     assert "clang cannot compile it:\n" in warning
     assert "xsk.bpf.c:1:1" in warning
-    assert list(data["force_include"].values()) == [LAUNCHER]
+    assert set(data["force_include"].values()) == {LAUNCHER, *STUBS}
+
+
+def test_without_grpcio_tools_there_are_no_stubs(
+    hook: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which the DRA driver alone needs."""
+    monkeypatch.setitem(sys.modules, "grpc_tools", None)
+    data = build(hook)
+    (warning,) = hook.app.warnings
+    assert warning.startswith("The wheel comes without the DRA driver's stubs: ")
+    assert not STUBS & set(data["force_include"].values())
 
 
 def shared(data: dict[str, Any]) -> dict[str, str]:

@@ -23,10 +23,14 @@ def subnets(given: Any) -> Iterator[SUBNET]:
 
 
 def networks() -> dict[str, list[SUBNET]]:
-    """Network and subnets of each example, and of the README's."""
+    """Network and subnets of each example, and of the README's.
+
+    A node has one of the lists in conf/kubernetes, and they are of one network.
+    """
     found = {}
     readme = (ROOT / "README.md").read_text().partition("```json\n")[2].partition("```")[0]
-    for text in (readme, *(path.read_text() for path in sorted((ROOT / "conf").rglob("*.conf*")))):
+    paths = set((ROOT / "conf").rglob("*.conf*")) - set((ROOT / "conf/kubernetes/dra").iterdir())
+    for text in (readme, *(path.read_text() for path in sorted(paths))):
         given = json.loads(text)
         plugins = given.get("plugins", [given])
         ranges = [each for plugin in plugins for each in subnets(plugin.get("ipam"))]

@@ -72,6 +72,7 @@ NETKIT: Rows = [
     ("ipMasqBackend", "s", '"nftables"'),
     ("nonMasqueradeCIDRs", "l", "a list of up to 1024 subnets of the form 10.244.0.0/16"),
     ("nonMasqueradeCIDRs.0", "s", A_SUBNET),
+    ("claims", "b", "true or false"),
     ("lease", "o", "an object"),
     ("lease.device", "s", A_DEVICE),
     ("lease.count", "n", "a whole number from 1 to 1023"),
