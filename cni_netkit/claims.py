@@ -8,13 +8,13 @@ kernel says, and the attachments' records.
 
 import errno
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from cni_netkit import files, state
+from cni_netkit import files, log, state
 from cni_netkit.formats import Format, Newer
 from cni_netkit.spec.errors import CNIError, Code
 
@@ -31,7 +31,7 @@ class Share:
     """What one request of a claim has got: `count` queues of a NIC, and what they are for.
 
     `lease` has keys of the configuration's `lease`, as the claim's parameters have them; `ifname`
-    is the device's name in the pod, or empty.
+    is the device's name in the pod, or empty; `share` is the scheduler's name of the share.
     """
 
     request: str
@@ -39,6 +39,7 @@ class Share:
     count: int
     lease: dict[str, Any]
     ifname: str = ""
+    share: str = ""
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,15 @@ class Claim:
         return f"claim {self.namespace}/{self.name}"
 
 
+def named(prefix: str, claims: Iterable[Claim]) -> list[tuple[str, Claim, Share]]:
+    """What the device of each share is called, of all of a pod's claims, as `of_pod` has them."""
+    shares = ((claim, share) for claim in claims for share in claim.shares)
+    return [
+        (share.ifname or f"{prefix}{number}", claim, share)
+        for number, (claim, share) in enumerate(shares)
+    ]
+
+
 class Claims:
     """The rows of this node."""
 
@@ -69,8 +79,12 @@ class Claims:
         return sorted(found, key=lambda each: (each.namespace, each.name))
 
     def all(self) -> Iterator[Claim]:
-        """Every claim. Raises error 5 for one that is unreadable."""
-        return map(self._load, sorted(self._root.glob("*:*.json")))
+        """Every claim; one that is unreadable is told in the log, and passed over."""
+        for path in sorted(self._root.glob("*:*.json")):
+            try:
+                yield self._load(path)
+            except CNIError as error:
+                log.warning(error.message, remedy=error.details)
 
     def save(self, claim: Claim) -> None:
         """Write a row, which may be there already. Raises error 5."""

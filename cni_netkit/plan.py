@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from cni_netkit.attachment import Attachment
@@ -146,13 +146,17 @@ def steps(
     return tuple(plan)
 
 
-def promised(attachment: Attachment, conf: NetConf, claims: Iterable[Claim]) -> list[JSON]:
+def promised(attachment: Attachment, conf: NetConf, claims: Sequence[Claim]) -> list[JSON]:
     """A configuration for each single device that a pod's claims want, to be added to `attachment`.
 
     Raises error 7 where two would have the same name.
     """
-    shares = [(claim, share) for claim in claims for share in claim.shares]
-    names = [share.ifname or f"{attachment.ifname}{n}" for n, (_, share) in enumerate(shares)]
+    if not claims:
+        return []
+    from cni_netkit.claims import named  # only where there are some
+
+    shares = named(attachment.ifname, claims)
+    names = [name for name, _, _ in shares]
     if twice := sorted({each for each in names if names.count(each) > 1}):
         raise CNIError(
             Code.INVALID_CONFIGURATION,
@@ -170,7 +174,7 @@ def promised(attachment: Attachment, conf: NetConf, claims: Iterable[Claim]) -> 
             "ifName": name,
             "lease": {"device": share.nic, "count": share.count, **share.lease},
         }
-        for name, (_, share) in zip(names, shares, strict=True)
+        for name, _, share in shares
     ]
 
 

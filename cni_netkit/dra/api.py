@@ -7,9 +7,11 @@ from typing import Any, TypeVar
 
 from lightkube.resources.core_v1 import Node
 from lightkube.resources.resource_v1 import ResourceClaim, ResourceSlice
+from lightkube.types import PatchType
 
 from cni_netkit import log
 from cni_netkit.apiserver import FAILURES, code, connected, words
+from cni_netkit.claims import Claim
 from cni_netkit.dra.inventory import DRIVER, JSON, Device
 
 T = TypeVar("T")
@@ -59,6 +61,32 @@ def claim(namespace: str, name: str) -> JSON | None:
     except FAILURES as error:
         raise Unreachable(f"get claim {namespace}/{name}: {words(error)}") from None
     return None if found is None else dict(found.to_dict())
+
+
+def tell(row: Claim, devices: Sequence[JSON]) -> None:
+    """Have a claim's status say what became of it. Raises `Unreachable`.
+
+    By server-side apply: what other drivers say there is left alone.
+    """
+    body = {
+        "apiVersion": "resource.k8s.io/v1",
+        "kind": "ResourceClaim",
+        "metadata": {"name": row.name, "namespace": row.namespace, "uid": row.uid},
+        "status": {"devices": devices},
+    }
+    try:
+        with closing(connected(ANSWER_SECONDS)) as client:
+            client.request(
+                "patch",
+                ResourceClaim.Status,
+                obj=body,
+                name=row.name,
+                namespace=row.namespace,
+                headers={"Content-Type": PatchType.APPLY.value},
+                params={"fieldManager": DRIVER, "force": "true"},
+            )
+    except FAILURES as error:
+        raise Unreachable(f"tell the status of {row}: {words(error)}") from None
 
 
 def _found(ask: Callable[[], T]) -> T | None:

@@ -61,7 +61,7 @@ def _share(result: JSON, configs: Iterable[JSON], namespace: str, name: str) -> 
             raise Refused(f"{where}: {error.message}") from None
         lease |= parameters.lease
         ifname = parameters.if_name or ifname
-    return Share(request, nic, int(consumed), lease, ifname)
+    return Share(request, nic, int(consumed), lease, ifname, result.get("shareID") or "")
 
 
 def _object(found: object) -> Mapping[str, Any]:

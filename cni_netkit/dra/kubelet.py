@@ -57,6 +57,7 @@ class Driver(plugin_pb2_grpc.DRAPluginServicer):  # type: ignore[misc]
                         request_names=[share.request],
                         pool_name=self._node,
                         device_name=device_name(share.nic),
+                        share_id=share.share or None,
                     )
                     for share in row.shares
                 )

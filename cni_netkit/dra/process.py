@@ -5,12 +5,14 @@ import select
 import signal
 import sys
 import time
+from datetime import UTC, datetime
 
 from cni_netkit import apiserver, log
 from cni_netkit.claims import Claims
-from cni_netkit.dra import api, inventory, kubelet
+from cni_netkit.dra import api, inventory, kubelet, status
 from cni_netkit.kernel.link.news import News
 from cni_netkit.kernel.namespace import Namespace
+from cni_netkit.state import Store
 
 LOOK_SECONDS = 0.5
 """How often it is looked whether a NIC was prepared, restored, or has lost its link."""
@@ -18,6 +20,10 @@ LOOK_SECONDS = 0.5
 RESYNC_SECONDS = 30.0
 """How often the slice is compared, though nothing changed: a kubelet removes those of a driver that
 was away for long."""
+
+
+Told = dict[str, list[inventory.JSON]]
+"""Of each claim, by its UID, what its status says."""
 
 
 class DRAError(Exception):
@@ -40,22 +46,41 @@ def run() -> int:
         ready = select.poll()
         ready.register(news, select.POLLIN)
         published: list[inventory.Device] | None = None
+        told: Told = {}
         due, attempt = 0.0, 0
         while True:
             found = inventory.devices(host)
-            if found != published or time.monotonic() >= due:
-                try:
-                    if published is None:
-                        _reconcile()
+            try:
+                if published is None:
+                    _reconcile()
+                if found != published or time.monotonic() >= due:
                     api.publish(name, found)
-                    published, attempt = found, 0
+                    published = found
                     due = time.monotonic() + RESYNC_SECONDS
-                except api.Unreachable as error:
-                    log.warning("not published", problem=str(error))
-                    time.sleep(apiserver.pause(attempt))
-                    attempt += 1
+                told = _tell(name, told)
+                attempt = 0
+            except api.Unreachable as error:
+                log.warning("the API server is asked again", problem=str(error))
+                time.sleep(apiserver.pause(attempt))
+                attempt += 1
             if ready.poll(LOOK_SECONDS * 1000):
                 news.heard()
+
+
+def _tell(node: str, before: Told) -> Told:
+    """Tell of each claim what is news; what has been told now. Raises `Unreachable`."""
+    rows = list(Claims().all())
+    if not rows:
+        return {}
+    records = list(Store().all())
+    told = {}
+    for row in rows:
+        found = status.of(row, node, rows, records)
+        if found != before.get(row.uid):
+            now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+            api.tell(row, status.dated(found, now))
+        told[row.uid] = found
+    return told
 
 
 def _reconcile() -> None:
