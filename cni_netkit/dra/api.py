@@ -19,6 +19,9 @@ ANSWER_SECONDS = 5.0
 """A kubelet waits for a claim, and the inventory is looked at again anyhow."""
 
 
+GONE = (HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT)
+
+
 class Unreachable(Exception):
     """The API server does not answer, or says no; the text says why."""
 
@@ -66,7 +69,8 @@ def claim(namespace: str, name: str) -> JSON | None:
 def tell(row: Claim, devices: Sequence[JSON]) -> None:
     """Have a claim's status say what became of it. Raises `Unreachable`.
 
-    By server-side apply: what other drivers say there is left alone.
+    By server-side apply: what other drivers say there is left alone. One that is gone, or another
+    by now, is told nothing: its row goes soon.
     """
     body = {
         "apiVersion": "resource.k8s.io/v1",
@@ -86,7 +90,8 @@ def tell(row: Claim, devices: Sequence[JSON]) -> None:
                 params={"fieldManager": DRIVER, "force": "true"},
             )
     except FAILURES as error:
-        raise Unreachable(f"tell the status of {row}: {words(error)}") from None
+        if code(error) not in GONE:
+            raise Unreachable(f"tell the status of {row}: {words(error)}") from None
 
 
 def _found(ask: Callable[[], T]) -> T | None:

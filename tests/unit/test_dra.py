@@ -1,0 +1,350 @@
+"""The DRA driver, as far as it decides: claims to rows, NICs to devices, records to a claim's status."""
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+
+from cni_netkit import claims as rows
+from cni_netkit.attachment import Attachment
+from cni_netkit.claims import Claim, Claims, Share
+from cni_netkit.dra import (
+    api,
+    claims,
+    kubelet,
+    plugin_pb2,
+    plugin_pb2_grpc,
+    registration_pb2,
+    registration_pb2_grpc,
+    status,
+)
+from cni_netkit.dra.inventory import Device, device_name
+from cni_netkit.nics import record as nic_records
+from cni_netkit.nics.record import NicRecord, NicStore
+from cni_netkit.plan import promised
+from cni_netkit.record import Record
+from cni_netkit.spec.config import NetConf
+from cni_netkit.spec.errors import CNIError
+from cni_netkit.spec.nics import Preparation
+
+JSON = dict[str, Any]
+POD = {"resource": "pods", "name": "a-pod", "uid": "pod-uid"}
+
+
+@pytest.fixture(autouse=True)
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where rows are, and the records of NICs: eth0, prepared for io_uring, and Eth_1 for af_xdp."""
+    monkeypatch.setattr(rows, "ROOT", tmp_path / "claims")
+    monkeypatch.setattr(nic_records, "ROOT", tmp_path / "nics")
+    for device, role in (("eth0", "io_uring"), ("Eth_1", "af_xdp")):
+        preparation = Preparation.model_validate({"device": device, "role": role, "queues": "4-7"})
+        NicStore().save(NicRecord(preparation, ["boot", 2], complete=True))
+    return tmp_path
+
+
+def result(request: str = "queues", device: str = "eth0", count: str | None = "2") -> JSON:
+    made: JSON = {"request": request, "driver": "cni-netkit", "pool": "node", "device": device}
+    return made | ({"consumedCapacity": {"queues": count}, "shareID": "s"} if count else {})
+
+
+def parameters(requests: list[str] | None = None, **keys: Any) -> JSON:
+    said = {"apiVersion": "cni-netkit/v1", "kind": "Queues", **keys}
+    opaque = {"driver": "cni-netkit", "parameters": said}
+    return {"source": "FromClaim", "requests": requests or [], "opaque": opaque}
+
+
+def claim(
+    *results: JSON, config: tuple[JSON, ...] = (), reserved: tuple[JSON, ...] = (POD,)
+) -> JSON:
+    return {
+        "metadata": {"namespace": "default", "name": "a-claim", "uid": "claim-uid"},
+        "status": {
+            "allocation": {"devices": {"results": [*results], "config": [*config]}},
+            "reservedFor": [*reserved],
+        },
+    }
+
+
+def test_a_claim_promises_what_it_was_allocated() -> None:
+    """Of this driver; what the class says holds until the claim says something else."""
+    other = {"request": "gpu", "driver": "gpu.example", "pool": "node", "device": "gpu-0"}
+    config = (
+        parameters(workload="io_uring", flows="none", ifName="fast0"),
+        parameters(["second"], flows="address", ifName="slow0"),
+        {"opaque": {"driver": "gpu.example", "parameters": {"shared": True}}},
+    )
+    found = claims.read(claim(result(), other, result("second", count="1"), config=config))
+    assert found == Claim(
+        "default",
+        "a-claim",
+        "claim-uid",
+        "pod-uid",
+        (
+            Share("queues", "eth0", 2, {"workload": "io_uring", "flows": "none"}, "fast0", "s"),
+            Share("second", "eth0", 1, {"workload": "io_uring", "flows": "address"}, "slow0", "s"),
+        ),
+    )
+
+
+def test_without_parameters_the_role_of_the_nic_is_the_workload() -> None:
+    (share,) = claims.read(claim(result(device=device_name("Eth_1")))).shares
+    assert (share.nic, share.lease, share.ifname) == ("Eth_1", {"workload": "af_xdp"}, "")
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (claim(result(), reserved=()), "reserved for nobody"),
+        (
+            claim(result(), reserved=(POD, {**POD, "name": "b", "uid": "b"})),
+            "a-pod, pods b: queues",
+        ),
+        (claim(result(), reserved=({**POD, "resource": "jobs"},)), "reserved for jobs a-pod"),
+        (claim(), "has no queues of this node"),
+        (claim(result(count=None)), "DRAConsumableCapacity"),
+        (claim(result(device="eth9")), "NIC eth9 is not prepared"),
+        (claim(result(), config=(parameters(workload="dpdk"),)), "workload: must be"),
+        (claim(result(), config=(parameters(queues="4"),)), "not supported: queues"),
+        (claim(result(), config=(parameters(apiVersion="cni-netkit/v2"),)), "apiVersion: must be"),
+        (
+            claim(
+                result(),
+                config=(parameters(workload="io_uring", flows=[{"proto": "udp", "dstPort": 1}]),),
+            ),
+            "receives TCP",
+        ),
+    ],
+)
+def test_what_cannot_be_right_is_refused(given: JSON, said: str) -> None:
+    with pytest.raises(claims.Refused, match=said):
+        claims.read(given)
+
+
+def test_devices_have_names_of_their_own() -> None:
+    """DNS labels, and no two NICs' the same."""
+    names = ["eth0", "Eth0", "eth_0", "eth.0", "enp1s0f0np0", "-", "_"]
+    made = [device_name(each) for each in names]
+    assert made[0] == "eth0"
+    assert made[4] == "enp1s0f0np0"
+    assert len(set(made)) == len(names)
+    assert all(each == each.lower() and each[0].isalnum() and each[-1].isalnum() for each in made)
+
+
+def test_a_nic_is_a_device_that_many_have_a_share_of() -> None:
+    device = Device("eth0", "eth0", 4, {"mtu": 1500, "zeroCopy": True, "role": "io_uring"})
+    assert device.as_dict() == {
+        "name": "eth0",
+        "attributes": {
+            "mtu": {"int": 1500},
+            "zeroCopy": {"bool": True},
+            "role": {"string": "io_uring"},
+        },
+        "allowMultipleAllocations": True,
+        "capacity": {
+            "queues": {
+                "value": "4",
+                "requestPolicy": {"default": "1", "validRange": {"min": "1", "step": "1"}},
+            }
+        },
+    }
+
+
+# Rows.
+
+ROW = Claim(
+    "default", "b", "uid-b", "pod-uid", (Share("queues", "eth0", 2, {"workload": "io_uring"}),)
+)
+
+
+def test_rows_are_found_by_their_pod() -> None:
+    """In the order of their names; what is written twice is there once."""
+    first = replace(ROW, name="a", uid="uid-a")
+    for each in (ROW, first, ROW, replace(ROW, uid="uid-c", pod="another")):
+        Claims().save(each)
+    assert Claims().of_pod("pod-uid") == [first, ROW]
+    assert len(list(Claims().all())) == 3
+    Claims().remove("uid-b")
+    Claims().remove("uid-b")
+    assert Claims().of_pod("pod-uid") == [first]
+    assert Claims().of_pod("") == Claims().of_pod("../pod-uid") == Claims().of_pod("*") == []
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [("{", "ValueError|Decode"), ('{"format": 2}', "format 2"), ("{}", "KeyError")],
+)
+def test_a_row_that_is_none_is_no_reason_to_go_without_queues(
+    root: Path, content: str, said: str
+) -> None:
+    """The ADD fails; the driver goes on with the others."""
+    Claims().save(ROW)
+    (path,) = (root / "claims").glob("*.json")
+    path.write_text(content)
+    with pytest.raises(CNIError, match=said):
+        Claims().of_pod("pod-uid")
+    assert list(Claims().all()) == []
+
+
+def test_format_1_is_read() -> None:
+    """As it was written first: what is on a node's disk is read by each release to come."""
+    row = {
+        "format": 1,
+        "namespace": "default",
+        "name": "b",
+        "uid": "uid-b",
+        "pod": "pod-uid",
+        "shares": [
+            {
+                "request": "queues",
+                "nic": "eth0",
+                "count": 2,
+                "lease": {"workload": "io_uring"},
+                "ifname": "",
+                "share": "",
+            }
+        ],
+    }
+    Claims().save(ROW)
+    (path,) = rows.ROOT.glob("*.json")
+    assert json.loads(path.read_text()) == row
+    assert Claims().of_pod("pod-uid") == [ROW]
+
+
+@pytest.mark.parametrize("uid", ["", "../x", "a/b", "a" * 64, "x:y"])
+def test_what_is_no_uid_names_no_file(uid: str) -> None:
+    with pytest.raises(CNIError, match="no UID"):
+        Claims().save(replace(ROW, uid=uid))
+    with pytest.raises(CNIError, match="no UID"):
+        Claims().save(replace(ROW, pod=uid))
+
+
+def test_two_devices_of_one_name_are_refused() -> None:
+    base = Attachment("net", "container", "zc")
+    share = replace(ROW.shares[0], ifname="zc1")
+    both = replace(ROW, shares=(ROW.shares[0], share, ROW.shares[0]))
+    conf = NetConf(name="net", pairing="single", claims=True)
+    assert [each["ifName"] for each in promised(base, conf, [both])] == ["zc0", "zc1", "zc2"]
+    twice = replace(ROW, shares=(replace(share, ifname="zc1"), ROW.shares[0]))
+    with pytest.raises(CNIError, match="two devices would be called zc1"):
+        promised(base, conf, [twice])
+
+
+# Status.
+
+
+def attached(ifname: str, base: str | None, **keys: Any) -> Record:
+    return Record(
+        attachment=Attachment("net", "container", ifname),
+        cni_ifname="eth0",
+        netns="/run/netns/c",
+        netns_identity=[1, 2],
+        config={"claims": True} if base is None else {},
+        arguments="IgnoreUnknown=1;K8S_POD_UID=pod-uid",
+        path=[],
+        steps=[{"step": "flows", "addresses": ["10.1.0.2", "fd00::2"]}] if base else [],
+        complete=True,
+        added_to=base,
+        **keys,
+    )
+
+
+def test_a_claims_status_says_what_the_pod_has() -> None:
+    other = replace(ROW, name="a", uid="uid-a")
+    outcome = {"container_mac": "02:00:00:00:00:01", "leases": [[7, 1], [6, 2]]}
+    known = [attached("zc", None), attached("zc1", "zc", outcome=outcome)]
+    (device,) = status.of(ROW, "node", [ROW, other], known)
+    assert device == {
+        "driver": "cni-netkit",
+        "pool": "node",
+        "device": "eth0",
+        "conditions": [
+            {
+                "type": "Ready",
+                "status": "True",
+                "reason": "Attached",
+                "message": "zc1 has 2 queues",
+            }
+        ],
+        "networkData": {
+            "interfaceName": "zc1",
+            "hardwareAddress": "02:00:00:00:00:01",
+            "ips": ["10.1.0.2/32", "fd00::2/128"],
+        },
+        "data": {"queues": [7, 6]},
+    }
+    (waiting,) = status.of(other, "node", [ROW, other], known)
+    assert waiting["conditions"][0]["status"] == "False"
+    assert "networkData" not in waiting
+
+
+# What the kubelet asks.
+
+Call = Callable[[str, str, Any], Any]
+
+
+@pytest.fixture
+def found() -> dict[tuple[str, str], JSON]:
+    """The claims that the API server has, by namespace and name."""
+    return {}
+
+
+@pytest.fixture
+def driver(found: dict[tuple[str, str], JSON]) -> kubelet.Driver:
+    def get(namespace: str, name: str) -> JSON | None:
+        if name == "unreachable":
+            raise api.Unreachable("get claim: connection refused")
+        return found.get((namespace, name))
+
+    return kubelet.Driver("node", get)
+
+
+def asked(name: str = "a-claim", uid: str = "claim-uid") -> Any:
+    return plugin_pb2.Claim(namespace="default", name=name, uid=uid)
+
+
+def test_each_claim_is_answered_for_by_itself(
+    driver: kubelet.Driver, found: dict[tuple[str, str], JSON]
+) -> None:
+    found["default", "a-claim"] = claim(result())
+    request = plugin_pb2.NodePrepareResourcesRequest(
+        claims=[asked(), asked("gone", "g"), asked("unreachable", "u"), asked(uid="older")]
+    )
+    for _ in range(2):
+        answer = driver.NodePrepareResources(request, None).claims
+        (device,) = answer["claim-uid"].devices
+        assert (list(device.request_names), device.pool_name) == (["queues"], "node")
+        assert (device.device_name, device.share_id) == ("eth0", "s")
+        assert answer["claim-uid"].error == ""
+        assert "default/gone (g) is gone" in answer["g"].error
+        assert "connection refused" in answer["u"].error
+        assert "is gone" in answer["older"].error
+        assert [each.uid for each in Claims().all()] == ["claim-uid"]
+    request = plugin_pb2.NodeUnprepareResourcesRequest(claims=[asked(), asked("gone", "g")])
+    for _ in range(2):
+        answer = driver.NodeUnprepareResources(request, None).claims
+        assert {uid: each.error for uid, each in answer.items()} == {"claim-uid": "", "g": ""}
+        assert list(Claims().all()) == []
+
+
+def test_a_kubelet_finds_the_driver_by_its_socket(tmp_path: Path, driver: kubelet.Driver) -> None:
+    """As it does: it sees a socket in plugins_registry, asks it, and is told of the other one."""
+    with kubelet.served(driver, tmp_path):
+        registry = tmp_path / "plugins_registry" / "cni-netkit-reg.sock"
+        with grpc.insecure_channel(f"unix://{registry}") as channel:
+            stub = registration_pb2_grpc.RegistrationStub(channel)
+            info = stub.GetInfo(registration_pb2.InfoRequest(), timeout=30)
+            assert (info.type, info.name) == ("DRAPlugin", "cni-netkit")
+            assert list(info.supported_versions) == ["v1.DRAPlugin"]
+            taken = registration_pb2.RegistrationStatus(plugin_registered=True)
+            stub.NotifyRegistrationStatus(taken, timeout=30)
+        with grpc.insecure_channel(f"unix://{info.endpoint}") as channel:
+            plugin = plugin_pb2_grpc.DRAPluginStub(channel)
+            request = plugin_pb2.NodePrepareResourcesRequest(claims=[asked("gone")])
+            answer = plugin.NodePrepareResources(request, timeout=30)
+            assert "is gone" in answer.claims["claim-uid"].error
+    assert not registry.exists()
+    assert not Path(info.endpoint).exists()
