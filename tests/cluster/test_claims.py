@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.cluster.cluster import PODS, Cluster, addresses_of, pod, wait_for
+from tests.cluster.cluster import PODS, Cluster, addresses_of, condition, pod, wait_for
 from tests.cluster.machine import Machine
 from tests.cluster.test_leases import leased
 
@@ -117,6 +117,12 @@ def test_pods_are_placed_by_what_is_free(
             inside = cluster.namespace_of(cluster.machines[node], addresses_of(running[name])[0])
             (link,) = cluster.machines[node].ip("-n", inside, "link", "show", "dev", "zc0")
             assert link["num_rx_queues"] == 1 + wanted[name]
+            wait_for(
+                lambda name=name: told(cluster, name), "the claim's status tells of it", SECONDS
+            )
+            assert len(told(cluster, name)) == wanted[name]
+        numbers = [queue for name in there for queue in told(cluster, name)]
+        assert sorted(numbers) == list(POOL)
     late = claiming(1)
     wait_for(lambda: unschedulable(cluster, late), "the scheduler says why")
     assert "cannot allocate all claims" in unschedulable(cluster, late)
@@ -130,6 +136,17 @@ def test_pods_are_placed_by_what_is_free(
         lambda: not any(map(leased, machines, nics.values())), "the queues are the NICs' again"
     )
     wait_for(lambda: not any(map(rows_of, machines)), "no claim is on record")
+
+
+def told(cluster: Cluster, name: str) -> list[int]:
+    """The queues that a pod's claim says it has, once it is Ready."""
+    (entry,) = cluster.pods()[name]["status"]["resourceClaimStatuses"]
+    found = cluster.plane.api.get(f"{CLAIMS}/{entry['resourceClaimName']}")
+    (device,) = found["status"].get("devices") or [{}]
+    if not condition({"status": device}, "Ready"):
+        return []
+    assert device["networkData"]["interfaceName"] == "zc0"
+    return list(device["data"]["queues"])
 
 
 def unschedulable(cluster: Cluster, name: str) -> str:
