@@ -22,6 +22,7 @@ import sys
 import tempfile
 from argparse import ArgumentParser
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -91,10 +92,10 @@ class CompiledHook(BuildHookInterface):  # type: ignore[type-arg]
 
     def _generate(self, build_data: dict[str, Any]) -> None:
         """Stubs of what a kubelet and the DRA driver say to each other."""
-        try:
-            from grpc_tools import protoc
-        except ImportError as error:
-            self.app.display_warning(f"The wheel comes without the DRA driver's stubs: {error}")
+        if find_spec("grpc_tools") is None:
+            self.app.display_warning(
+                "The wheel comes without the DRA driver's stubs: there is no grpcio-tools"
+            )
             return
         target = self._directory or self.root
         options = [
@@ -103,12 +104,15 @@ class CompiledHook(BuildHookInterface):  # type: ignore[type-arg]
             f"--grpc_python_out={target}",
         ]
         sources = [str(Path(self.root, each)) for each in PROTOCOLS]
-        if protoc.main(["protoc", *options, *sources]):
-            raise RuntimeError(f"protoc refuses one of {', '.join(PROTOCOLS)}")
+        # As a process: imported, it would change sys.path.
+        command = [sys.executable, "-m", "grpc_tools.protoc", *options, *sources]
+        made = subprocess.run(command, check=False, capture_output=True, text=True)
+        if made.returncode:
+            raise RuntimeError(f"protoc refuses one of {', '.join(PROTOCOLS)}:\n{made.stderr}")
         for protocol in PROTOCOLS:
             for kind in ("_pb2.py", "_pb2_grpc.py"):
-                made = protocol.removesuffix(".proto") + kind
-                self._include(build_data, Path(target, made), made)
+                path = protocol.removesuffix(".proto") + kind
+                self._include(build_data, Path(target, path), path)
 
     def _share(self, build_data: dict[str, Any]) -> None:
         """Man page and completions, for where the system looks for them."""

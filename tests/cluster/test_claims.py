@@ -117,10 +117,8 @@ def test_pods_are_placed_by_what_is_free(
             inside = cluster.namespace_of(cluster.machines[node], addresses_of(running[name])[0])
             (link,) = cluster.machines[node].ip("-n", inside, "link", "show", "dev", "zc0")
             assert link["num_rx_queues"] == 1 + wanted[name]
-            wait_for(
-                lambda name=name: told(cluster, name), "the claim's status tells of it", SECONDS
-            )
-            assert len(told(cluster, name)) == wanted[name]
+            numbers = wait_for(partial(told, cluster, name), "the claim's status tells", SECONDS)
+            assert len(numbers) == wanted[name]
         numbers = [queue for name in there for queue in told(cluster, name)]
         assert sorted(numbers) == list(POOL)
     late = claiming(1)
