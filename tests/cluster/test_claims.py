@@ -1,6 +1,8 @@
 """Queues as resources: the scheduler finds the node, the kubelet prepares the claim, ADD takes the queues."""
 
 import json
+import random
+import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -134,6 +136,85 @@ def test_pods_are_placed_by_what_is_free(
         lambda: not any(map(leased, machines, nics.values())), "the queues are the NICs' again"
     )
     wait_for(lambda: not any(map(rows_of, machines)), "no claim is on record")
+
+
+def test_the_slice_follows_the_nic(
+    cluster: Cluster, nics: dict[str, str], claiming: Callable[[int], str], figures: list[str]
+) -> None:
+    """Without its link it is nobody's to claim; a pod that runs keeps what it has."""
+    name = claiming(2)
+    (running,) = cluster.running([name]).values()
+    node = running["spec"]["nodeName"]
+    machine, nic = cluster.machines[node], nics[node]
+    before = leased(machine, nic)
+    took = []
+    for state, there in (("down", False), ("up", True)):
+        began = time.monotonic()
+        machine.run("ip", "link", "set", nic, state)
+        wait_for(partial(is_published, cluster, node, there), f"it is {state}", SECONDS)
+        took.append(time.monotonic() - began)
+    version = slice_of(cluster, node)["metadata"]["resourceVersion"]
+    assert leased(machine, nic) == before
+    cluster.delete_pods([name])
+    cluster.running([claiming(4)])
+    # Nothing of it is in the slice: who has what is in the claims.
+    assert slice_of(cluster, node)["metadata"]["resourceVersion"] == version
+    figures.append(
+        f"a NIC that lost its link was out of the slice after {took[0]:.1f} s, back after {took[1]:.1f} s"
+    )
+
+
+def is_published(cluster: Cluster, node: str, there: bool) -> bool:
+    """Whether a node's NIC is in its slice, or is not."""
+    return (node in published(cluster)) == there
+
+
+def slice_of(cluster: Cluster, node: str) -> JSON:
+    """A node's ResourceSlice."""
+    found = cluster.plane.api.items(SLICES)
+    return next(each for each in found if each["spec"]["nodeName"] == node)
+
+
+def test_many_pods_share_few_queues(
+    cluster: Cluster,
+    nics: dict[str, str],
+    claiming: Callable[[int], str],
+    figures: list[str],
+    request: pytest.FixtureRequest,
+) -> None:
+    """Random numbers, random deletions, driver and agent killed meanwhile: what is promised is there."""
+    long = request.config.getoption("--long")
+    number = 100 if long else 16
+    chance = random.Random(request.config.getoption("randomly_seed", 1))
+    alive: set[str] = set()
+    killed = 0
+    for turn in range(number):
+        alive.add(claiming(chance.choice((1, 1, 2, 3))))
+        if turn % 6 == 5:
+            machine = cluster.machines[chance.choice(NODES)]
+            machine.run("pkill", "-KILL", "-f", f"cni-netkit {chance.choice(('dra', 'agent'))}")
+            killed += 1
+        while len(alive) > 5:
+            pods = cluster.pods()
+            run = sorted(name for name in alive if condition(pods[name], "Ready"))
+            for name in chance.sample(run, (len(run) + 1) // 2):
+                cluster.plane.api.delete(f"{PODS}/{name}")
+                alive.remove(name)
+            for node, nic in nics.items():
+                assert leased(cluster.machines[node], nic) <= set(POOL)
+            if not run:
+                cluster.running([min(alive, key=lambda each: int(each.partition("-")[2]))], 240)
+    wait_for(lambda: len(cluster.pods()) == len(alive), "those that were deleted are gone")
+    events = cluster.plane.api.items("/api/v1/namespaces/default/events")
+    short = [each["message"] for each in events if "and fewer are free" in each["message"]]
+    assert not short
+    cluster.delete_pods(alive)
+    machines = [cluster.machines[node] for node in nics]
+    wait_for(
+        lambda: not any(map(leased, machines, nics.values())), "the queues are the NICs' again"
+    )
+    wait_for(lambda: not any(map(rows_of, machines)), "no claim is on record")
+    figures.append(f"{number} pods through 8 queues, driver or agent killed {killed} times")
 
 
 def told(cluster: Cluster, name: str) -> list[int]:
