@@ -19,11 +19,15 @@ ANSWER_SECONDS = 5.0
 """A kubelet waits for a claim, and the inventory is looked at again anyhow."""
 
 
-GONE = (HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT)
-
-
 class Unreachable(Exception):
     """The API server does not answer, or says no; the text says why."""
+
+
+class NotAllowed(Exception):
+    """The API server will not have it, however often it is asked; the text says why."""
+
+
+NOT_ALLOWED = (HTTPStatus.FORBIDDEN, HTTPStatus.UNPROCESSABLE_ENTITY)
 
 
 def publish(node: str, devices: Sequence[Device]) -> None:
@@ -67,31 +71,38 @@ def claim(namespace: str, name: str) -> JSON | None:
 
 
 def tell(row: Claim, devices: Sequence[JSON]) -> None:
-    """Have a claim's status say what became of it. Raises `Unreachable`.
+    """Have a claim's status say what became of it. Raises `Unreachable`, and `NotAllowed`.
 
-    By server-side apply: what other drivers say there is left alone. One that is gone, or another
-    by now, is told nothing: its row goes soon.
+    What other drivers say there is left alone. One that is gone, or another by now, is told
+    nothing: its row goes soon. By a merge patch: server-side apply would write the keys of opaque
+    parameters in another order, which counts as a change of the allocation (Kubernetes 1.36).
     """
-    body = {
-        "apiVersion": "resource.k8s.io/v1",
-        "kind": "ResourceClaim",
-        "metadata": {"name": row.name, "namespace": row.namespace, "uid": row.uid},
-        "status": {"devices": devices},
-    }
+    name, namespace = row.name, row.namespace
     try:
         with closing(connected(ANSWER_SECONDS)) as client:
-            client.request(
-                "patch",
-                ResourceClaim.Status,
-                obj=body,
-                name=row.name,
-                namespace=row.namespace,
-                headers={"Content-Type": PatchType.APPLY.value},
-                params={"fieldManager": DRIVER, "force": "true"},
+            found: Any = _found(
+                lambda: client.request("get", ResourceClaim, name=name, namespace=namespace)
             )
+            if found is None or found.metadata.uid != row.uid:
+                return
+            others = [each for each in _told(found) if each["driver"] != DRIVER]
+            body = {
+                # Refused where somebody else was faster; then it is told anew.
+                "metadata": {"resourceVersion": found.metadata.resourceVersion},
+                "status": {"devices": [*others, *devices]},
+            }
+            kind = {"Content-Type": PatchType.MERGE.value}
+            status = ResourceClaim.Status
+            client.request("patch", status, body, name, namespace, headers=kind)
     except FAILURES as error:
-        if code(error) not in GONE:
-            raise Unreachable(f"tell the status of {row}: {words(error)}") from None
+        problem = f"tell the status of {row}: {words(error)}"
+        if code(error) in NOT_ALLOWED:
+            raise NotAllowed(problem) from None
+        raise Unreachable(problem) from None
+
+
+def _told(found: Any) -> list[JSON]:
+    return [dict(each.to_dict()) for each in (found.status and found.status.devices) or ()]
 
 
 def _found(ask: Callable[[], T]) -> T | None:

@@ -78,7 +78,10 @@ def _tell(node: str, before: Told) -> Told:
         found = status.of(row, node, rows, records)
         if found != before.get(row.uid):
             now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-            api.tell(row, status.dated(found, now))
+            try:
+                api.tell(row, status.dated(found, now))
+            except api.NotAllowed as error:
+                log.error("a claim's status is not told", problem=str(error))
         told[row.uid] = found
     return told
 

@@ -32,7 +32,9 @@ class Api:
             self._host, self._port, context=self._tls, timeout=SECONDS
         )
         headers = {"Authorization": f"Bearer {self._token}"}
-        data = None if body is None else json.dumps(body)
+        # As kubectl sends it: of opaque parameters the API server keeps each byte.
+        compact = (",", ":")
+        data = None if body is None else json.dumps(body, separators=compact, sort_keys=True)
         if data:
             headers["Content-Type"] = kind or "application/json"
         try:
