@@ -35,7 +35,7 @@ PROGRAM = "cni_netkit/kernel/bpf/xsk.bpf"
 PROGRAM_FLAGS = ("-O2", "-g", "-target", "bpf", "-std=gnu11", "-Wall", "-Wextra")
 """Without -g there are no types (BTF), from which libbpf knows what the map is."""
 
-PROTOCOLS = ("cni_netkit/dra/plugin.proto", "cni_netkit/dra/registration.proto")
+PROTOCOLS = tuple(f"cni_netkit/dra/{name}.proto" for name in ("plugin", "registration", "health"))
 
 MANUAL = "share/man/man8/cni-netkit.8"
 COMPLETIONS = {

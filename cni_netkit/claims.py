@@ -86,6 +86,18 @@ class Claims:
             except CNIError as error:
                 log.warning(error.message, remedy=error.details)
 
+    def uids(self) -> list[tuple[str, str]]:
+        """Of every row the UIDs of pod and claim, also where it is unreadable."""
+        paths = sorted(self._root.glob("*:*.json"))
+        return [(pod, uid) for pod, _, uid in (path.stem.partition(":") for path in paths)]
+
+    def find(self, pod: str, uid: str) -> Claim | None:
+        """A row; None where there is none, or none that is readable."""
+        try:
+            return self._load(self._path(pod, uid))
+        except CNIError:
+            return None
+
     def save(self, claim: Claim) -> None:
         """Write a row, which may be there already. Raises error 5."""
         path = self._path(claim.pod, claim.uid)

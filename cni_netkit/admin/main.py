@@ -151,7 +151,8 @@ def _run_node(arguments: argparse.Namespace) -> int:
         return 1
 
 
-def _run_dra(_arguments: argparse.Namespace) -> int:
+def _run_dra(arguments: argparse.Namespace) -> int:
+    metrics = _address("--metrics", arguments.metrics)
     try:
         from cni_netkit.dra import process
     except ImportError as error:
@@ -161,7 +162,7 @@ def _run_dra(_arguments: argparse.Namespace) -> int:
         )
         return 1
     try:
-        return process.run()
+        return process.run(metrics)
     except process.DRAError as error:
         print(f"cni-netkit dra: {error}", file=sys.stderr)
         return 1

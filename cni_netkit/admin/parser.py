@@ -130,11 +130,17 @@ def _add_programs(commands: Any) -> None:
         metavar="ADDRESS",
         help="where /readyz is, as an address of agent --metrics (default: nowhere)",
     )
-    _command(
+    dra = _command(
         commands,
         "dra",
         "publish prepared NICs to Kubernetes, and prepare claims for their queues",
         "cni-netkit dra",
+        "cni-netkit dra --metrics 127.0.0.1:19471",
+    )
+    dra.add_argument(
+        "--metrics",
+        metavar="ADDRESS",
+        help="where /metrics and /readyz are, as an address of agent --metrics (default: nowhere)",
     )
     _command(
         commands,

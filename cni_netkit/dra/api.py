@@ -1,6 +1,6 @@
 """What the driver asks of the API server: ResourceSlices, ResourceClaims (resource.k8s.io/v1)."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from http import HTTPStatus
 from typing import Any, TypeVar
@@ -12,11 +12,15 @@ from lightkube.types import PatchType
 from cni_netkit import log
 from cni_netkit.apiserver import FAILURES, code, connected, words
 from cni_netkit.claims import Claim
-from cni_netkit.dra.inventory import DRIVER, JSON, Device
+from cni_netkit.dra import status
+from cni_netkit.dra.inventory import CAPACITY, DRIVER, JSON
 
 T = TypeVar("T")
 ANSWER_SECONDS = 5.0
 """A kubelet waits for a claim, and the inventory is looked at again anyhow."""
+
+CHUNK = 100
+"""ResourceClaims in one answer to a list."""
 
 
 class Unreachable(Exception):
@@ -30,12 +34,12 @@ class NotAllowed(Exception):
 NOT_ALLOWED = (HTTPStatus.FORBIDDEN, HTTPStatus.UNPROCESSABLE_ENTITY)
 
 
-def publish(node: str, devices: Sequence[Device]) -> None:
-    """Have the node's slice say what there is, if it does not yet. Raises `Unreachable`.
+def publish(node: str, devices: list[JSON]) -> bool:
+    """Have the node's slice say what there is, if it does not yet; whether it did not.
 
-    A node has one slice, and it is the whole pool; its owner is the Node object.
+    A node has one slice, and it is the whole pool; its owner is the Node object. Raises
+    `Unreachable`.
     """
-    wanted = [each.as_dict() for each in devices]
     name = f"{node}-{DRIVER}"
     try:
         with closing(connected(ANSWER_SECONDS)) as client:
@@ -46,16 +50,34 @@ def publish(node: str, devices: Sequence[Device]) -> None:
                 client.request("delete", ResourceSlice, name=name)
                 found = None
             if found is None:
-                client.request("post", obj=_slice(name, node, owner, wanted, generation=1))
-            elif _devices(found) != wanted:
+                client.request("post", obj=_slice(name, node, owner, devices, generation=1))
+            elif _devices(found) != devices:
                 generation, version = found.spec.pool.generation, found.metadata.resourceVersion
-                new = _slice(name, node, owner, wanted, generation + 1, version)
+                new = _slice(name, node, owner, devices, generation + 1, version)
                 client.request("put", obj=new)
             else:
-                return
+                return False
     except FAILURES as error:
         raise Unreachable(f"publish the NICs of {node}: {words(error)}") from None
-    log.info("NICs published", devices=[f"{each.nic}: {each.queues}" for each in devices])
+    told = [f"{each['name']}: {each['capacity'][CAPACITY]['value']}" for each in devices]
+    log.info("NICs published, with so many queues", devices=told)
+    return True
+
+
+def allocated(node: str) -> Iterator[JSON]:
+    """Every claim that has something of this node's pool. Raises `Unreachable`."""
+    try:
+        with closing(connected(ANSWER_SECONDS)) as client:
+            request = client.prepare_request(
+                "global_list", ResourceClaim, params={"limit": str(CHUNK)}
+            )
+            for _, chunk in client.list_chunks(request):
+                for each in chunk:
+                    found = dict(each.to_dict())
+                    if shares(found, node):
+                        yield found
+    except FAILURES as error:
+        raise Unreachable(f"list ResourceClaims: {words(error)}") from None
 
 
 def claim(namespace: str, name: str) -> JSON | None:
@@ -70,12 +92,13 @@ def claim(namespace: str, name: str) -> JSON | None:
     return None if found is None else dict(found.to_dict())
 
 
-def tell(row: Claim, devices: Sequence[JSON]) -> None:
-    """Have a claim's status say what became of it. Raises `Unreachable`, and `NotAllowed`.
+def tell(row: Claim, devices: Sequence[JSON]) -> bool:
+    """Have a claim's status say what became of it, if it does not yet; whether it did not.
 
     What other drivers say there is left alone. One that is gone, or another by now, is told
     nothing: its row goes soon. By a merge patch: server-side apply would write the keys of opaque
     parameters in another order, which counts as a change of the allocation (Kubernetes 1.36).
+    Raises `Unreachable`, and `NotAllowed`.
     """
     name, namespace = row.name, row.namespace
     try:
@@ -84,21 +107,34 @@ def tell(row: Claim, devices: Sequence[JSON]) -> None:
                 lambda: client.request("get", ResourceClaim, name=name, namespace=namespace)
             )
             if found is None or found.metadata.uid != row.uid:
-                return
-            others = [each for each in _told(found) if each["driver"] != DRIVER]
+                return False
+            before = [
+                dict(each.to_dict()) for each in (found.status and found.status.devices) or ()
+            ]
+            others = [each for each in before if each["driver"] != DRIVER]
+            now = [*others, *status.dated(devices, before)]
+            if now == before:
+                return False
             body = {
                 # Refused where somebody else was faster; then it is told anew.
                 "metadata": {"resourceVersion": found.metadata.resourceVersion},
-                "status": {"devices": [*others, *devices]},
+                "status": {"devices": now},
             }
             kind = {"Content-Type": PatchType.MERGE.value}
-            status = ResourceClaim.Status
-            client.request("patch", status, body, name, namespace, headers=kind)
+            client.request("patch", ResourceClaim.Status, body, name, namespace, headers=kind)
     except FAILURES as error:
         problem = f"tell the status of {row}: {words(error)}"
         if code(error) in NOT_ALLOWED:
             raise NotAllowed(problem) from None
         raise Unreachable(problem) from None
+    return True
+
+
+def shares(claim: JSON, node: str) -> list[JSON]:
+    """What is allocated to a claim of this node's pool (DeviceRequestAllocationResult)."""
+    allocation = (claim.get("status") or {}).get("allocation") or {}
+    results = (allocation.get("devices") or {}).get("results") or ()
+    return [each for each in results if (each["driver"], each["pool"]) == (DRIVER, node)]
 
 
 def _told(found: Any) -> list[JSON]:

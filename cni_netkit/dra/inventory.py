@@ -7,14 +7,16 @@ A NIC is one device that many may have a share of; how many queues are whose the
 import hashlib
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from cni_netkit import records
+from cni_netkit.errors import as_cni_error
 from cni_netkit.kernel.errors import KernelError
 from cni_netkit.kernel.namespace import Namespace
 from cni_netkit.nics import readiness, record, state
+from cni_netkit.spec.errors import CNIError
 from cni_netkit.spec.nics import Preparation
 from cni_netkit.state import Store
 
@@ -31,12 +33,24 @@ ROOT = re.compile(r"pci[0-9a-f]{4}:[0-9a-f]{2}\Z")
 
 @dataclass(frozen=True)
 class Device:
-    """A NIC in the words of the API; `nic` is what the node calls it."""
+    """A prepared NIC in the words of the API; `nic` is what the node calls it.
+
+    `queues`: how many may be claimed. `problem`: why nobody should now, in words; empty where all
+    is well. `leased`: of queues, the index of the device that each is leased to, and the id of its
+    namespace.
+    """
 
     name: str
     nic: str
-    queues: int
-    attributes: Mapping[str, bool | int | str]
+    problem: str = ""
+    queues: int = 0
+    attributes: Mapping[str, bool | int | str] = field(default_factory=dict)
+    leased: Mapping[int, tuple[int, int | None]] = field(default_factory=dict)
+
+    @property
+    def offered(self) -> bool:
+        """Whether it is there to be claimed."""
+        return not self.problem and self.queues > 0
 
     def as_dict(self) -> JSON:
         """An entry of ResourceSlice.spec.devices."""
@@ -65,28 +79,38 @@ def device_name(nic: str) -> str:
 
 
 def devices(host: Namespace) -> list[Device]:
-    """Those that a pod could get queues of now, in the order of their names."""
-    found = (_device(host, path.stem) for path in sorted(record.ROOT.glob("*.json")))
-    return [each for each in found if each]
+    """Every NIC that was prepared, in the order of names, whatever has become of it."""
+    return [_device(host, path.stem) for path in sorted(record.ROOT.glob("*.json"))]
 
 
-def _device(host: Namespace, nic: str) -> Device | None:
-    """None where it is gone, down, without link, or not what it was prepared to be."""
+def _device(host: Namespace, nic: str) -> Device:
+    name = device_name(nic)
     try:
         link = host.links.get(name=nic)
-        if link is None or not link.up or _read(nic, "carrier") != "1":
-            return None
+        if link is None:
+            return Device(name, nic, f"NIC {nic} is gone")
         known = readiness.prepared(link)
-        if known is None or readiness.lacking(state.read_state(host, link), known):
-            return None
-    except KernelError:  # it goes just now
-        return None
+        if known is None:
+            return Device(name, nic, f"NIC {nic} is another than the one that was prepared")
+        if not link.up or _read(nic, "carrier") != "1":
+            return Device(name, nic, f"NIC {nic} {'has no link' if link.up else 'is down'}")
+        lacking = readiness.lacking(state.read_state(host, link), known)
+        queues = host.queues.all(link.index)
+    except (KernelError, CNIError) as error:  # it goes just now; or a newer release has prepared it
+        return Device(name, nic, f"NIC {nic}: {as_cni_error(error).message}")
     preparation = known.preparation
-    free = len(preparation.queues) - len(_held_otherwise(nic, preparation))
-    if free < 1:
-        return None
-    attributes = {"mtu": link.mtu, **dict(_attributes(nic, preparation))}
-    return Device(device_name(nic), nic, free, dict(sorted(attributes.items())))
+    return Device(
+        name,
+        nic,
+        f"NIC {nic} is not as it was prepared: {'; '.join(lacking)}" if lacking else "",
+        len(preparation.queues) - len(_held_otherwise(nic, preparation)),
+        dict(sorted({"mtu": link.mtu, **dict(_attributes(nic, preparation))}.items())),
+        {
+            each.number: (each.leased_index, each.netns_id)
+            for each in queues
+            if each.leased_index is not None
+        },
+    )
 
 
 def _held_otherwise(nic: str, preparation: Preparation) -> set[int]:

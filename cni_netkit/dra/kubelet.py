@@ -1,11 +1,14 @@
-"""What the kubelet asks: a registration, claims to be prepared, claims to be unprepared; by gRPC.
+"""What the kubelet asks by gRPC: a registration, claims to be prepared or forgotten, NICs' health.
 
-Follows k8s.io/kubelet/pkg/apis/pluginregistration/v1 and .../dra/v1: it watches a folder of sockets
-for plugins, and asks each what it is and where it serves.
+Follows k8s.io/kubelet/pkg/apis/pluginregistration/v1, .../dra/v1 and .../dra-health/v1alpha1: it
+watches a folder of sockets for plugins, and asks each what it is and where it serves.
 """
 
 import contextlib
-from collections.abc import Callable, Iterator
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -17,17 +20,27 @@ from cni_netkit.claims import Claim, Claims
 from cni_netkit.dra import (
     api,
     claims,
+    health_pb2,
+    health_pb2_grpc,
     plugin_pb2,
     plugin_pb2_grpc,
     registration_pb2,
     registration_pb2_grpc,
 )
-from cni_netkit.dra.inventory import DRIVER, device_name
+from cni_netkit.dra.inventory import DRIVER, Device, device_name
 from cni_netkit.errors import as_cni_error
 
 KUBELET = Path("/var/lib/kubelet")
-WORKERS = 4
+WORKERS = 8
+"""A stream of health occupies one, also one whose kubelet has gone, for a moment."""
+
 STOP_SECONDS = 5.0
+HEALTH_SECONDS = 10
+"""How often health is told that has not changed."""
+
+HEALTH_TIMEOUT_SECONDS = 60
+"""What a kubelet has not heard of for so long is of unknown health."""
+
 SERVICE = "v1.DRAPlugin"
 """DRAPluginService of k8s.io/kubelet/pkg/apis/dra/v1."""
 
@@ -37,6 +50,8 @@ class Driver(plugin_pb2_grpc.DRAPluginServicer):  # type: ignore[misc]
 
     def __init__(self, node: str, get: Callable[[str, str], Any] = api.claim) -> None:
         self._node, self._get, self._rows = node, get, Claims()
+        self.counted: Counter[tuple[str, str]] = Counter()
+        """Claims by what was asked, `prepare` or `unprepare`, and whether that was `ok`."""
 
     def NodePrepareResources(self, request: Any, _context: Any) -> Any:  # noqa: N802
         """Write the row of each claim, for the ADD that follows."""
@@ -47,10 +62,12 @@ class Driver(plugin_pb2_grpc.DRAPluginServicer):  # type: ignore[misc]
                 row = self._prepare(each)
             except Exception as error:
                 said.error = _words(error)
+                self.counted["prepare", "refused"] += 1
                 log.error(
                     "claim not prepared", claim=f"{each.namespace}/{each.name}", problem=said.error
                 )
             else:
+                self.counted["prepare", "ok"] += 1
                 log.info("claim prepared", claim=str(row), pod=row.pod)
                 said.devices.extend(
                     plugin_pb2.Device(
@@ -80,16 +97,69 @@ class Driver(plugin_pb2_grpc.DRAPluginServicer):  # type: ignore[misc]
                 self._rows.remove(each.uid)
             except Exception as error:
                 said.error = _words(error)
+                self.counted["unprepare", "refused"] += 1
             else:
+                self.counted["unprepare", "ok"] += 1
                 log.info("claim forgotten", claim=f"{each.namespace}/{each.name}")
         return answer
+
+
+class Health(health_pb2_grpc.DRAResourceHealthServicer):  # type: ignore[misc]
+    """Tells whether each NIC is well; a pod's `allocatedResourcesStatus` says so of its own."""
+
+    def __init__(self, node: str) -> None:
+        self._node = node
+        self._news = threading.Condition()
+        self._devices: dict[str, str] | None = None
+
+    def tell(self, devices: Iterable[Device]) -> None:
+        """What there is to be told from now on."""
+        found = {each.name: each.problem for each in devices}
+        with self._news:
+            if found != self._devices:
+                self._devices = found
+                self._news.notify_all()
+
+    def NodeWatchResources(self, _request: Any, context: Any) -> Iterator[Any]:  # noqa: N802
+        """All that is known, whenever it has changed, and now and then."""
+        context.add_callback(self._wake)
+        told: dict[str, str] | None = None
+        while context.is_active():
+            told = self._news_since(told, context)
+            if told is not None:
+                yield self._response(told)
+
+    def _news_since(self, told: dict[str, str] | None, context: Any) -> dict[str, str] | None:
+        with self._news:
+            self._news.wait_for(
+                lambda: self._devices != told or not context.is_active(), HEALTH_SECONDS
+            )
+            return self._devices
+
+    def _wake(self) -> None:
+        with self._news:
+            self._news.notify_all()
+
+    def _response(self, devices: dict[str, str]) -> Any:
+        return health_pb2.NodeWatchResourcesResponse(
+            devices=[
+                health_pb2.DeviceHealth(
+                    device=health_pb2.DeviceIdentifier(pool_name=self._node, device_name=name),
+                    health=health_pb2.UNHEALTHY if problem else health_pb2.HEALTHY,
+                    last_updated_time=int(time.time()),
+                    health_check_timeout_seconds=HEALTH_TIMEOUT_SECONDS,
+                    message=problem,
+                )
+                for name, problem in devices.items()
+            ]
+        )
 
 
 class Registrar(registration_pb2_grpc.RegistrationServicer):  # type: ignore[misc]
     """Tells the kubelet where the driver serves."""
 
-    def __init__(self, endpoint: Path) -> None:
-        self._endpoint = endpoint
+    def __init__(self, endpoint: Path, registered: Callable[[], None]) -> None:
+        self._endpoint, self._registered = endpoint, registered
 
     def GetInfo(self, _request: Any, _context: Any) -> Any:  # noqa: N802
         """Who this is."""
@@ -103,6 +173,7 @@ class Registrar(registration_pb2_grpc.RegistrationServicer):  # type: ignore[mis
     def NotifyRegistrationStatus(self, request: Any, _context: Any) -> Any:  # noqa: N802
         """What the kubelet made of it."""
         if request.plugin_registered:
+            self._registered()
             log.info("registered with the kubelet")
         else:
             log.error("the kubelet does not take this driver", problem=request.error)
@@ -110,8 +181,13 @@ class Registrar(registration_pb2_grpc.RegistrationServicer):  # type: ignore[mis
 
 
 @contextlib.contextmanager
-def served(driver: Driver, kubelet: Path = KUBELET) -> Iterator[None]:
-    """Serve, first the driver, then its registration. Raises OSError."""
+def served(
+    driver: Driver, health: Health, registered: Callable[[], None], kubelet: Path = KUBELET
+) -> Iterator[None]:
+    """Serve, first the driver, then its registration; `registered` is called after that.
+
+    Raises OSError.
+    """
     own = kubelet / "plugins" / DRIVER / "dra.sock"
     registry = kubelet / "plugins_registry" / f"{DRIVER}-reg.sock"
     with contextlib.ExitStack() as stack:
@@ -120,9 +196,11 @@ def served(driver: Driver, kubelet: Path = KUBELET) -> Iterator[None]:
             path.unlink(missing_ok=True)
         plugin = _server(stack, own)
         plugin_pb2_grpc.add_DRAPluginServicer_to_server(driver, plugin)
+        health_pb2_grpc.add_DRAResourceHealthServicer_to_server(health, plugin)
         plugin.start()
         registration = _server(stack, registry)
-        registration_pb2_grpc.add_RegistrationServicer_to_server(Registrar(own), registration)
+        registrar = Registrar(own, registered)
+        registration_pb2_grpc.add_RegistrationServicer_to_server(registrar, registration)
         registration.start()
         yield
 

@@ -1,37 +1,38 @@
 """The process `cni-netkit dra`: publishes prepared NICs, and prepares claims for the pods' ADDs."""
 
 import os
+import random
 import select
 import signal
 import sys
 import time
-from datetime import UTC, datetime
+from contextlib import ExitStack
+from http import HTTPStatus
 
-from cni_netkit import apiserver, log
-from cni_netkit.claims import Claims
-from cni_netkit.dra import api, inventory, kubelet, status
+from cni_netkit import apiserver, log, pages
+from cni_netkit.dra import api, kubelet
+from cni_netkit.dra.keeper import Folders, Keeper
 from cni_netkit.kernel.link.news import News
-from cni_netkit.kernel.namespace import Namespace
-from cni_netkit.state import Store
 
 LOOK_SECONDS = 0.5
-"""How often it is looked whether a NIC was prepared, restored, or has lost its link."""
+"""How often it is looked whether anything on record has changed; of links the kernel tells."""
 
-RESYNC_SECONDS = 30.0
-"""How often the slice is compared, though nothing changed: a kubelet removes those of a driver that
-was away for long."""
+RELOOK_SECONDS = 10.0
+"""How often all of it is looked at, though nothing is known to have changed."""
 
-
-Told = dict[str, list[inventory.JSON]]
-"""Of each claim, by its UID, what its status says."""
+RESYNC_SECONDS = 300.0
+"""How often the slice is compared with what the API server has, and the rows with their claims."""
 
 
 class DRAError(Exception):
     """It cannot begin; the text says why, and what to do."""
 
 
-def run() -> int:
-    """Serve the kubelet and keep the slice until a signal says to end. Raises `DRAError`."""
+def run(metrics: pages.Address | None = None) -> int:
+    """Serve the kubelet and keep the slice until a signal says to end.
+
+    `metrics`: where to tell figures, and whether it is ready. Raises `DRAError`.
+    """
     name = os.environ.get("NODE_NAME", "")
     if not name:
         raise DRAError("the variable NODE_NAME is not set: the DaemonSet sets it to spec.nodeName")
@@ -41,56 +42,59 @@ def run() -> int:
         raise DRAError(f"find the API server: {error}; it runs in a pod of the DaemonSet") from None
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: sys.exit(0))
-    with kubelet.served(kubelet.Driver(name)), News() as news:
-        host = Namespace.current()
-        ready = select.poll()
-        ready.register(news, select.POLLIN)
-        published: list[inventory.Device] | None = None
-        told: Told = {}
-        due, attempt = 0.0, 0
-        while True:
-            found = inventory.devices(host)
+    driver, health, keeper = kubelet.Driver(name), kubelet.Health(name), Keeper(name)
+    with ExitStack() as stack:
+        if metrics:
+            from cni_netkit.dra.metrics import Figures  # prometheus-client
+
+            made = {
+                "/metrics": pages.plain(Figures(driver, keeper).text),
+                "/readyz": lambda: _readiness(keeper),
+            }
+            stack.enter_context(pages.shown(metrics, "--metrics", made))
+        try:
+            stack.enter_context(kubelet.served(driver, health, keeper.registered))
+        except OSError as error:
+            raise DRAError(f"serve the kubelet below {kubelet.KUBELET}: {error}") from None
+        _keep(keeper, health, stack.enter_context(News()))
+    return 0
+
+
+def _keep(keeper: Keeper, health: kubelet.Health, news: News) -> None:
+    """Look whenever something may have changed; for ever."""
+    folders = Folders()
+    ready = select.poll()
+    ready.register(news, select.POLLIN)
+    heard, attempt = True, 0
+    look_due = resync_due = 0.0
+    while True:
+        now = time.monotonic()
+        anew = keeper.must_resync() or now >= resync_due
+        if folders.changed() or heard or anew or attempt or now >= look_due:
             try:
-                if published is None:
-                    _reconcile()
-                if found != published or time.monotonic() >= due:
-                    api.publish(name, found)
-                    published = found
-                    due = time.monotonic() + RESYNC_SECONDS
-                told = _tell(name, told)
+                health.tell(keeper.look(anew=anew))
+                if anew:
+                    keeper.reconcile()
+                    resync_due = now + RESYNC_SECONDS * random.uniform(0.8, 1)  # noqa: S311
                 attempt = 0
             except api.Unreachable as error:
                 log.warning("the API server is asked again", problem=str(error))
                 time.sleep(apiserver.pause(attempt))
                 attempt += 1
-            if ready.poll(LOOK_SECONDS * 1000):
-                news.heard()
+            look_due = now + RELOOK_SECONDS
+        if heard := bool(ready.poll(LOOK_SECONDS * 1000)):
+            news.heard()
 
 
-def _tell(node: str, before: Told) -> Told:
-    """Tell of each claim what is news; what has been told now. Raises `Unreachable`."""
-    rows = list(Claims().all())
-    if not rows:
-        return {}
-    records = list(Store().all())
-    told = {}
-    for row in rows:
-        found = status.of(row, node, rows, records)
-        if found != before.get(row.uid):
-            now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-            try:
-                api.tell(row, status.dated(found, now))
-            except api.NotAllowed as error:
-                log.error("a claim's status is not told", problem=str(error))
-        told[row.uid] = found
-    return told
-
-
-def _reconcile() -> None:
-    """Forget rows whose claims went while nobody was here. Raises `Unreachable`."""
-    rows = Claims()
-    for row in rows.all():
-        found = api.claim(row.namespace, row.name)
-        if found is None or found["metadata"]["uid"] != row.uid:
-            rows.remove(row.uid)
-            log.info("forgotten, since it is gone", claim=str(row))
+def _readiness(keeper: Keeper) -> pages.Answer:
+    """Ready is the driver that the kubelet asks, and whose NICs the API server knows."""
+    published = keeper.published
+    if published is not None and keeper.is_registered:
+        line = f"ok: the kubelet knows this driver, the API server {len(published)} NICs\n"
+        return pages.Answer(HTTPStatus.OK, line.encode())
+    lacks = (
+        "the API server is not told of NICs"
+        if keeper.is_registered
+        else ("the kubelet has not registered this driver")
+    )
+    return pages.Answer(HTTPStatus.SERVICE_UNAVAILABLE, f"failed: {lacks} yet\n".encode())

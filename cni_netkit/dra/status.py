@@ -1,19 +1,29 @@
 """What became of a claim: status.devices of a ResourceClaim, by what is on record of its pod."""
 
 from collections.abc import Iterable
+from datetime import UTC, datetime
 from typing import Any
 
-from cni_netkit.claims import Claim, named
-from cni_netkit.dra.inventory import DRIVER, JSON, device_name
+from cni_netkit.claims import Claim, Share, named
+from cni_netkit.dra.inventory import DRIVER, JSON, Device, device_name
 from cni_netkit.record import Record
 
-READY, WAITING = ("True", "Attached"), ("False", "NotAttached")
+READY = "Attached"
+DETACHED = (
+    "has lost its queues, as when its NIC is removed: delete the pod, a new one gets some again"
+)
 
 
-def of(claim: Claim, node: str, rows: Iterable[Claim], records: Iterable[Record]) -> list[JSON]:
+def of(
+    claim: Claim,
+    node: str,
+    rows: Iterable[Claim],
+    records: Iterable[Record],
+    devices: Iterable[Device],
+) -> list[JSON]:
     """An AllocatedDeviceStatus for each share; a condition has no time yet (see `dated`).
 
-    `rows` are all claims of the node, `records` all of its attachments.
+    `rows` are all claims of the node, `records` all of its attachments, `devices` its NICs.
     """
     siblings = sorted(
         (each for each in rows if each.pod == claim.pod),
@@ -23,52 +33,72 @@ def of(claim: Claim, node: str, rows: Iterable[Claim], records: Iterable[Record]
     bases = [each for each in known if each.config.get("claims")]
     added = {each.attachment.ifname: each for each in known if each.added_to and each.complete}
     prefix = bases[0].attachment.ifname if bases else ""
+    nics = {each.nic: each for each in devices}
     return [
         {
             "driver": DRIVER,
             "pool": node,
             "device": device_name(share.nic),
             **({"shareID": share.share} if share.share else {}),
-            **_contents(added.get(name)),
+            **_contents(share, nics.get(share.nic), added.get(name)),
         }
         for name, owner, share in named(prefix, siblings)
         if owner == claim
     ]
 
 
-def dated(devices: list[JSON], now: str) -> list[JSON]:
-    """With the time at which each condition became so: RFC 3339."""
+def dated(devices: Iterable[JSON], before: Iterable[JSON]) -> list[JSON]:
+    """With the time at which each condition became so (RFC 3339): now, or as told `before`."""
+    known = {_key(each): each.get("conditions", []) for each in before}
     return [
         {
             **each,
-            "conditions": [{**one, "lastTransitionTime": now} for one in each["conditions"]],
+            "conditions": [
+                {**one, "lastTransitionTime": _since(one, known.get(_key(each), []))}
+                for one in each["conditions"]
+            ],
         }
         for each in devices
     ]
 
 
-def _contents(record: Record | None) -> JSON:
+def _key(device: JSON) -> tuple[Any, ...]:
+    return tuple(device.get(each) for each in ("driver", "pool", "device", "shareID"))
+
+
+def _since(condition: JSON, before: Iterable[JSON]) -> str:
+    same = (condition["type"], condition["status"])
+    times = [
+        each["lastTransitionTime"] for each in before if (each["type"], each["status"]) == same
+    ]
+    return str(times[0]) if times else datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _contents(share: Share, nic: Device | None, record: Record | None) -> JSON:
     if record is None:
-        return _condition(WAITING, "the pod has no device for it")
-    outcome = record.outcome
+        return _condition("NotAttached", "the pod has no device for it")
+    outcome, ifname = record.outcome, record.attachment.ifname
     queues = [queue for queue, _ in outcome.get("leases", ())]
     addresses = next(
         (step["addresses"] for step in record.steps if step.get("step") == "flows"), ()
     )
-    network: dict[str, Any] = {"interfaceName": record.attachment.ifname}
+    network: dict[str, Any] = {"interfaceName": ifname}
     if mac := outcome.get("container_mac"):
         network["hardwareAddress"] = mac
     if addresses:
         network["ips"] = [f"{each}/{128 if ':' in each else 32}" for each in addresses]
-    return {
-        **_condition(READY, f"{record.attachment.ifname} has {len(queues)} queues"),
-        "networkData": network,
-        "data": {"queues": queues},
-    }
+    ours = outcome.get("container_index"), outcome.get("container_nsid")
+    if nic is None or nic.problem:
+        condition = _condition("NICNotReady", nic.problem if nic else f"NIC {share.nic} is gone")
+    elif any(nic.leased.get(queue) != ours for queue in queues):
+        condition = _condition("Detached", f"{ifname} {DETACHED}")
+    else:
+        condition = _condition(READY, f"{ifname} has {len(queues)} queues of {share.nic}")
+    return {**condition, "networkData": network, "data": {"queues": queues}}
 
 
-def _condition(state: tuple[str, str], message: str) -> JSON:
-    status, reason = state
+def _condition(reason: str, message: str) -> JSON:
+    status = str(reason == READY)
     return {
         "conditions": [{"type": "Ready", "status": status, "reason": reason, "message": message}]
     }

@@ -100,7 +100,18 @@ class Cluster:
         found = self.plane.logs()
         for machine in self.machines.values():
             found |= machine.logs()
+        for name in ("agent", "node", "dra"):
+            found[f"containers {name}"] = self._of_containers(name)
         return found
+
+    def _of_containers(self, name: str) -> str:
+        select = ("-l", "app.kubernetes.io/name=cni-netkit", "-c", name)
+        try:
+            return self.plane.kubectl(
+                "-n", "kube-system", "logs", *select, "--tail=30", "--prefix", "--ignore-errors"
+            )
+        except AssertionError as error:
+            return str(error)
 
     # --- What there is -------------------------------------------------------------------------------
 

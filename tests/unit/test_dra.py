@@ -1,6 +1,7 @@
 """The DRA driver, as far as it decides: claims to rows, NICs to devices, records to a claim's status."""
 
 import json
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +16,8 @@ from cni_netkit.claims import Claim, Claims, Share
 from cni_netkit.dra import (
     api,
     claims,
+    health_pb2,
+    health_pb2_grpc,
     kubelet,
     plugin_pb2,
     plugin_pb2_grpc,
@@ -135,7 +138,7 @@ def test_devices_have_names_of_their_own() -> None:
 
 
 def test_a_nic_is_a_device_that_many_have_a_share_of() -> None:
-    device = Device("eth0", "eth0", 4, {"mtu": 1500, "zeroCopy": True, "role": "io_uring"})
+    device = Device("eth0", "eth0", "", 4, {"mtu": 1500, "zeroCopy": True, "role": "io_uring"})
     assert device.as_dict() == {
         "name": "eth0",
         "attributes": {
@@ -254,9 +257,15 @@ def attached(ifname: str, base: str | None, **keys: Any) -> Record:
 
 def test_a_claims_status_says_what_the_pod_has() -> None:
     other = replace(ROW, name="a", uid="uid-a")
-    outcome = {"container_mac": "02:00:00:00:00:01", "leases": [[7, 1], [6, 2]]}
+    outcome = {
+        "container_mac": "02:00:00:00:00:01",
+        "container_index": 3,
+        "container_nsid": 5,
+        "leases": [[7, 1], [6, 2]],
+    }
     known = [attached("zc", None), attached("zc1", "zc", outcome=outcome)]
-    (device,) = status.of(ROW, "node", [ROW, other], known)
+    nic = Device("eth0", "eth0", leased={7: (3, 5), 6: (3, 5), 5: (4, 5)})
+    (device,) = status.of(ROW, "node", [ROW, other], known, [nic])
     assert device == {
         "driver": "cni-netkit",
         "pool": "node",
@@ -266,7 +275,7 @@ def test_a_claims_status_says_what_the_pod_has() -> None:
                 "type": "Ready",
                 "status": "True",
                 "reason": "Attached",
-                "message": "zc1 has 2 queues",
+                "message": "zc1 has 2 queues of eth0",
             }
         ],
         "networkData": {
@@ -276,9 +285,34 @@ def test_a_claims_status_says_what_the_pod_has() -> None:
         },
         "data": {"queues": [7, 6]},
     }
-    (waiting,) = status.of(other, "node", [ROW, other], known)
+    (waiting,) = status.of(other, "node", [ROW, other], known, [nic])
     assert waiting["conditions"][0]["status"] == "False"
     assert "networkData" not in waiting
+    for nics, reason, said in (
+        ([replace(nic, problem="NIC eth0 is down")], "NICNotReady", "NIC eth0 is down"),
+        ([], "NICNotReady", "NIC eth0 is gone"),
+        ([replace(nic, leased={7: (3, 5)})], "Detached", "has lost its queues"),
+        ([replace(nic, leased={7: (3, 5), 6: (3, 4)})], "Detached", "has lost its queues"),
+    ):
+        (device,) = status.of(ROW, "node", [ROW, other], known, nics)
+        (condition,) = device["conditions"]
+        assert (condition["status"], condition["reason"]) == ("False", reason)
+        assert said in condition["message"]
+        assert device["networkData"]["interfaceName"] == "zc1"
+
+
+def test_a_condition_has_the_time_at_which_it_became_so() -> None:
+    """Another of the same device, or none before: now."""
+    (device,) = status.of(ROW, "node", [ROW], [], [])
+    (first,) = status.dated([device], [])
+    before = {**first, "conditions": [{**first["conditions"][0], "lastTransitionTime": "then"}]}
+    (again,) = status.dated([device], [before, {**before, "device": "eth1"}])
+    assert again == before
+    ready = {**device, "conditions": [{**device["conditions"][0], "status": "True"}]}
+    (changed,) = status.dated([ready], [before])
+    assert changed["conditions"][0]["lastTransitionTime"].startswith("20")
+    (other,) = status.dated([{**device, "shareID": "s"}], [before])
+    assert other["conditions"][0]["lastTransitionTime"].startswith("20")
 
 
 # What the kubelet asks.
@@ -332,7 +366,9 @@ def test_each_claim_is_answered_for_by_itself(
 
 def test_a_kubelet_finds_the_driver_by_its_socket(tmp_path: Path, driver: kubelet.Driver) -> None:
     """As it does: it sees a socket in plugins_registry, asks it, and is told of the other one."""
-    with kubelet.served(driver, tmp_path):
+    registered = threading.Event()
+    health = kubelet.Health("node")
+    with kubelet.served(driver, health, registered.set, tmp_path):
         registry = tmp_path / "plugins_registry" / "cni-netkit-reg.sock"
         with grpc.insecure_channel(f"unix://{registry}") as channel:
             stub = registration_pb2_grpc.RegistrationStub(channel)
@@ -340,11 +376,22 @@ def test_a_kubelet_finds_the_driver_by_its_socket(tmp_path: Path, driver: kubele
             assert (info.type, info.name) == ("DRAPlugin", "cni-netkit")
             assert list(info.supported_versions) == ["v1.DRAPlugin"]
             taken = registration_pb2.RegistrationStatus(plugin_registered=True)
+            assert not registered.is_set()
             stub.NotifyRegistrationStatus(taken, timeout=30)
+            assert registered.is_set()
         with grpc.insecure_channel(f"unix://{info.endpoint}") as channel:
             plugin = plugin_pb2_grpc.DRAPluginStub(channel)
             request = plugin_pb2.NodePrepareResourcesRequest(claims=[asked("gone")])
             answer = plugin.NodePrepareResources(request, timeout=30)
             assert "is gone" in answer.claims["claim-uid"].error
+            watch = health_pb2_grpc.DRAResourceHealthStub(channel).NodeWatchResources(
+                health_pb2.NodeWatchResourcesRequest(), timeout=30
+            )
+            for problem in ("", "NIC eth0 is down"):
+                health.tell([Device("eth0", "eth0", problem)])
+                (told,) = next(watch).devices
+                assert (told.device.pool_name, told.device.device_name) == ("node", "eth0")
+                wanted = health_pb2.UNHEALTHY if problem else health_pb2.HEALTHY
+                assert (told.health, told.message) == (wanted, problem)
     assert not registry.exists()
     assert not Path(info.endpoint).exists()

@@ -1,0 +1,140 @@
+"""What the node has and what the API server says of it, made to agree: NICs, claims, status."""
+
+import os
+import threading
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from cni_netkit import log, state
+from cni_netkit.claims import Claim, Claims
+from cni_netkit.dra import api, claims, inventory, status
+from cni_netkit.dra.inventory import JSON, Device
+from cni_netkit.kernel.namespace import Namespace
+from cni_netkit.state import Store
+
+TICK = 0.02
+"""Seconds: a folder that changed within them may change again with the same time."""
+
+
+class Folders:
+    """Whether anything on record has changed: a file there is replaced or removed, never edited."""
+
+    def __init__(self, root: Path = state.ROOT) -> None:
+        self._root = root
+        self._seen: Mapping[str, int] | None = None
+
+    def changed(self) -> bool:
+        """Whether something may have, since this was asked before."""
+        now = time.time_ns()
+        found = {str(self._root): 0}
+        with suppress(FileNotFoundError):
+            found[str(self._root)] = self._root.stat().st_mtime_ns
+            with os.scandir(self._root) as entries:
+                for each in entries:
+                    with suppress(FileNotFoundError):
+                        found[each.path] = each.stat(follow_symlinks=False).st_mtime_ns
+        changed = found != self._seen
+        settled = now - max(found.values()) > TICK * 1e9
+        self._seen = found if settled else None
+        return changed
+
+
+class Keeper:
+    """The node's side of it; one thread's."""
+
+    def __init__(self, node: str) -> None:
+        self._node, self._host = node, Namespace.current()
+        self._told: dict[str, list[JSON]] = {}
+        self.published: list[JSON] | None = None
+        """What the API server knows of; None before it does."""
+
+        self.is_registered = False
+        """Whether the kubelet asks this driver."""
+
+        self._restored = False
+        self._resync = threading.Event()
+        self.counted: Counter[str] = Counter()
+        """How often something was written, and what was found to be missing on one side."""
+
+    def registered(self) -> None:
+        """The kubelet knows the driver; one that was away for long may have removed the slice."""
+        self.is_registered = True
+        self._resync.set()
+
+    def must_resync(self) -> bool:
+        """Whether all is to be compared, since this was asked before."""
+        try:
+            return self._resync.is_set()
+        finally:
+            self._resync.clear()
+
+    def look(self, *, anew: bool) -> Sequence[Device]:
+        """Tell the API server what is news, or, `anew`, compare all; what NICs there are.
+
+        Raises `Unreachable`.
+        """
+        found = inventory.devices(self._host)
+        offered = [each.as_dict() for each in found if each.offered]
+        if anew or offered != self.published:
+            self.published = None
+            self.counted["slices"] += api.publish(self._node, offered)
+            self.published = offered
+        self._tell(found)
+        return found
+
+    def reconcile(self) -> None:
+        """Write rows that are missing, remove those without a claim. Raises `Unreachable`.
+
+        In the first turn every claim of the cluster is listed, later those that are on record are
+        asked for. Rows come first: what the kubelet prepares meanwhile is none of them.
+        """
+        rows = Claims()
+        known = {key: rows.find(*key) for key in rows.uids()}
+        if not self._restored:
+            self._restore(rows, [row for row in known.values() if row])
+            self._restored = True
+        for (pod, uid), row in known.items():
+            if row and self._stands(row):
+                continue
+            if row is None and rows.find(pod, uid):
+                continue  # it was damaged, and has been written anew
+            rows.remove(uid)
+            self.counted["without claim"] += 1
+            log.warning("row removed: there is no such claim of this pod", claim=str(row or uid))
+
+    def _restore(self, rows: Claims, known: Sequence[Claim]) -> None:
+        for found in api.allocated(self._node):
+            try:
+                row = claims.read(found)
+            except claims.Refused as error:
+                # Nobody's yet, or one that the kubelet is told of when it asks.
+                log.info("claim passed over", problem=str(error))
+                continue
+            if row not in known:
+                rows.save(row)
+                self.counted["without row"] += 1
+                log.warning("row written anew: there was none that says this", claim=str(row))
+
+    def _stands(self, row: Claim) -> bool:
+        found = api.claim(row.namespace, row.name)
+        if found is None or found["metadata"]["uid"] != row.uid:
+            return False
+        reserved = (found.get("status") or {}).get("reservedFor") or ()
+        return bool(api.shares(found, self._node)) and row.pod in {each["uid"] for each in reserved}
+
+    def _tell(self, devices: Sequence[Device]) -> None:
+        rows = list(Claims().all())
+        records = list(Store().all()) if rows else []
+        self._told = {row.uid: self._told.get(row.uid, []) for row in rows}
+        for row in rows:
+            found = status.of(row, self._node, rows, records, devices)
+            if found == self._told[row.uid]:
+                continue
+            try:
+                self.counted["statuses"] += api.tell(row, found)
+            except api.NotAllowed as error:
+                log.error("a claim's status is not told", problem=str(error))
+            self._told[row.uid] = found
