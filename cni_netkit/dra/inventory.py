@@ -21,7 +21,9 @@ from cni_netkit.spec.nics import Preparation
 from cni_netkit.state import Store
 
 JSON = dict[str, Any]
-DRIVER = "cni-netkit"
+DRIVER = "queues.cni-netkit"
+"""Not the project's name: in what RBAC says of it kustomize would take that for the ConfigMap's."""
+
 CAPACITY = "queues"
 STANDARD = "resource.kubernetes.io"
 """Whose attributes mean the same of all drivers: numaNode (KEP 6072), pcieRoot (KEP 4381)."""

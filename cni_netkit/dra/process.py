@@ -54,7 +54,7 @@ def run(metrics: pages.Address | None = None) -> int:
             stack.enter_context(pages.shown(metrics, "--metrics", made))
         try:
             stack.enter_context(kubelet.served(driver, health, keeper.registered))
-        except OSError as error:
+        except (OSError, RuntimeError) as error:  # the latter is grpc's
             raise DRAError(f"serve the kubelet below {kubelet.KUBELET}: {error}") from None
         _keep(keeper, health, stack.enter_context(News()))
     return 0

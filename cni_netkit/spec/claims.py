@@ -11,7 +11,7 @@ from cni_netkit.spec.model import IFNAME, Model
 
 
 class Parameters(Model):
-    """Parameters of a DeviceClass or a ResourceClaim for driver `cni-netkit`."""
+    """Parameters of a DeviceClass or a ResourceClaim for driver `queues.cni-netkit`."""
 
     api_version: Annotated[Literal["cni-netkit/v1"], Field(alias="apiVersion")]
     """The version of these keys."""
@@ -48,4 +48,6 @@ def validate(raw: Mapping[str, Any]) -> Parameters:
         return Parameters.model_validate(dict(raw))
     except ValidationError as error:
         found = tuple(faults.read(error, Parameters))
-    raise faults.refusal(found, "what the claim says to driver cni-netkit (opaque.parameters)")
+    raise faults.refusal(
+        found, "what the claim says to driver queues.cni-netkit (opaque.parameters)"
+    )

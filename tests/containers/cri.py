@@ -5,7 +5,6 @@ Requests and answers are plain objects; what they may hold is read from Kubernet
 """
 
 import base64
-import tempfile
 import uuid
 from collections.abc import Mapping
 from functools import cache
@@ -13,10 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import grpc
-from google.protobuf import descriptor_pb2, descriptor_pool, json_format, message_factory
-from grpc_tools import protoc
 
 from tests.containers.cgroups import remove_group
+from tests.containers.described import Service
 from tests.containers.fetched import fetched
 from tests.kernel import judge
 
@@ -65,16 +63,9 @@ def namespaces(*, host_network: bool) -> JSON:
 
 
 @cache
-def service() -> Any:
+def service() -> Service:
     """The service that api.proto describes."""
-    with tempfile.NamedTemporaryFile() as file:
-        options = [f"--proto_path={fetched('cri-api')}", f"--descriptor_set_out={file.name}"]
-        assert protoc.main(["protoc", *options, "--include_imports", "api.proto"]) == 0
-        described = descriptor_pb2.FileDescriptorSet.FromString(file.read())
-    pool = descriptor_pool.DescriptorPool()
-    for each in described.file:
-        pool.Add(each)
-    return pool.FindServiceByName(SERVICE)
+    return Service(fetched("cri-api"), "api.proto", SERVICE)
 
 
 class CRI:
@@ -88,19 +79,10 @@ class CRI:
 
     def call(self, method: str, seconds: float = SECONDS, **request: Any) -> JSON:
         """One request."""
-        described = service().methods_by_name[method]
-        asked = message_factory.GetMessageClass(described.input_type)()
-        answered = message_factory.GetMessageClass(described.output_type)
-        send = self._channel.unary_unary(
-            f"/{SERVICE}/{method}",
-            request_serializer=type(asked).SerializeToString,
-            response_deserializer=answered.FromString,
-        )
         try:
-            answer = send(json_format.ParseDict(request, asked), timeout=seconds)
+            return service().call(self._channel, method, seconds, **request)
         except grpc.RpcError as error:
             raise CRIError(f"{method}: {error.code().name}: {error.details()}") from None
-        return json_format.MessageToDict(answer, preserving_proto_field_name=True)  # type: ignore[no-any-return]
 
     def close(self) -> None:
         """Hang up."""

@@ -1,6 +1,7 @@
 """The DRA driver, as far as it decides: claims to rows, NICs to devices, records to a claim's status."""
 
 import json
+import tempfile
 import threading
 from collections.abc import Callable
 from dataclasses import replace
@@ -25,7 +26,7 @@ from cni_netkit.dra import (
     registration_pb2_grpc,
     status,
 )
-from cni_netkit.dra.inventory import Device, device_name
+from cni_netkit.dra.inventory import DRIVER, Device, device_name
 from cni_netkit.nics import record as nic_records
 from cni_netkit.nics.record import NicRecord, NicStore
 from cni_netkit.plan import promised
@@ -50,13 +51,13 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def result(request: str = "queues", device: str = "eth0", count: str | None = "2") -> JSON:
-    made: JSON = {"request": request, "driver": "cni-netkit", "pool": "node", "device": device}
+    made: JSON = {"request": request, "driver": DRIVER, "pool": "node", "device": device}
     return made | ({"consumedCapacity": {"queues": count}, "shareID": "s"} if count else {})
 
 
 def parameters(requests: list[str] | None = None, **keys: Any) -> JSON:
     said = {"apiVersion": "cni-netkit/v1", "kind": "Queues", **keys}
-    opaque = {"driver": "cni-netkit", "parameters": said}
+    opaque = {"driver": DRIVER, "parameters": said}
     return {"source": "FromClaim", "requests": requests or [], "opaque": opaque}
 
 
@@ -267,7 +268,7 @@ def test_a_claims_status_says_what_the_pod_has() -> None:
     nic = Device("eth0", "eth0", leased={7: (3, 5), 6: (3, 5), 5: (4, 5)})
     (device,) = status.of(ROW, "node", [ROW, other], known, [nic])
     assert device == {
-        "driver": "cni-netkit",
+        "driver": DRIVER,
         "pool": "node",
         "device": "eth0",
         "conditions": [
@@ -364,16 +365,19 @@ def test_each_claim_is_answered_for_by_itself(
         assert list(Claims().all()) == []
 
 
-def test_a_kubelet_finds_the_driver_by_its_socket(tmp_path: Path, driver: kubelet.Driver) -> None:
+def test_a_kubelet_finds_the_driver_by_its_socket(driver: kubelet.Driver) -> None:
     """As it does: it sees a socket in plugins_registry, asks it, and is told of the other one."""
     registered = threading.Event()
     health = kubelet.Health("node")
-    with kubelet.served(driver, health, registered.set, tmp_path):
-        registry = tmp_path / "plugins_registry" / "cni-netkit-reg.sock"
+    with (
+        tempfile.TemporaryDirectory() as folder,  # its name is short, as those of sockets must be
+        kubelet.served(driver, health, registered.set, Path(folder)),
+    ):
+        registry = Path(folder) / "plugins_registry" / "queues.cni-netkit-reg.sock"
         with grpc.insecure_channel(f"unix://{registry}") as channel:
             stub = registration_pb2_grpc.RegistrationStub(channel)
             info = stub.GetInfo(registration_pb2.InfoRequest(), timeout=30)
-            assert (info.type, info.name) == ("DRAPlugin", "cni-netkit")
+            assert (info.type, info.name) == ("DRAPlugin", DRIVER)
             assert list(info.supported_versions) == ["v1.DRAPlugin"]
             taken = registration_pb2.RegistrationStatus(plugin_registered=True)
             assert not registered.is_set()

@@ -13,6 +13,7 @@ import kubernetes_validate.utils as kubernetes_validate
 import pytest
 import yaml
 
+from cni_netkit.dra.inventory import DRIVER
 from tests.cluster.machine import HANDLERS, NETWORKS
 
 ROOT = Path(__file__).parents[2]
@@ -209,3 +210,25 @@ def test_containerd_has_the_handlers_of_the_classes(major: int) -> None:
     assert {each["metadata"]["name"] for each in classes} == {
         each["spec"]["runtimeClassName"] for each in pods
     }
+
+
+@needs_kubectl
+def test_the_drivers_name_is_the_same_everywhere() -> None:
+    """kustomize takes what is called like a ConfigMap for its name, also in what RBAC grants."""
+    made = render("dra")
+    roles = [each for each in made if each["kind"] == "ClusterRole"]
+    rules = [rule for role in roles for rule in role["rules"]]
+    names = [
+        rule["resourceNames"] for rule in rules if rule["resources"] == ["resourceclaims/driver"]
+    ]
+    assert names == [[DRIVER]]
+    (found,) = (each for each in made if each["kind"] == "DeviceClass")
+    assert found["spec"]["selectors"][0]["cel"]["expression"] == f'device.driver == "{DRIVER}"'
+    pods = list(yaml.safe_load_all((KUBERNETES / "dra" / "pods.yaml").read_text()))
+    opaque = [
+        config["opaque"]["driver"]
+        for each in pods
+        if each["kind"] == "ResourceClaimTemplate"
+        for config in each["spec"]["spec"]["devices"]["config"]
+    ]
+    assert set(opaque) == {DRIVER}
