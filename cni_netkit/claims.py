@@ -19,7 +19,7 @@ from cni_netkit.formats import Format, Newer
 from cni_netkit.spec.errors import CNIError, Code
 
 ROOT = state.ROOT / "claims"
-"""Beside the networks' folders, as the records of NICs are."""
+"""Beside the networks' folders, as the records of NICs are. A record has a colon in its name."""
 
 FORMAT = Format()
 UID = re.compile(r"[0-9A-Za-z][0-9A-Za-z-]{0,62}\Z")
@@ -73,23 +73,21 @@ class Claims:
 
     def of_pod(self, uid: str) -> list[Claim]:
         """A pod's claims, in the order of names. Raises error 5 for one that is unreadable."""
-        if not UID.match(uid):
-            return []
-        found = [self._load(path) for path in self._root.glob(f"{uid}:*.json")]
+        found = [self._load(self._path(*key)) for key in self.uids() if key[0] == uid]
         return sorted(found, key=lambda each: (each.namespace, each.name))
 
     def all(self) -> Iterator[Claim]:
         """Every claim; one that is unreadable is told in the log, and passed over."""
-        for path in sorted(self._root.glob("*:*.json")):
+        for key in self.uids():
             try:
-                yield self._load(path)
+                yield self._load(self._path(*key))
             except CNIError as error:
                 log.warning(error.message, remedy=error.details)
 
     def uids(self) -> list[tuple[str, str]]:
         """Of every row the UIDs of pod and claim, also where it is unreadable."""
-        paths = sorted(self._root.glob("*:*.json"))
-        return [(pod, uid) for pod, _, uid in (path.stem.partition(":") for path in paths)]
+        names = (each.stem.partition(".") for each in self._root.glob("*.json"))
+        return sorted((pod, uid) for pod, _, uid in names if UID.match(pod) and UID.match(uid))
 
     def find(self, pod: str, uid: str) -> Claim | None:
         """A row; None where there is none, or none that is readable."""
@@ -113,17 +111,18 @@ class Claims:
                 "without it the pod's ADD would not know of the claim",
             ) from None
 
-    def remove(self, uid: str) -> None:
-        """Forget a claim, by its own UID. Raises OSError."""
-        for path in self._root.glob(f"*:{uid}.json") if UID.match(uid) else ():
-            with suppress(FileNotFoundError):
-                path.unlink()
+    def remove(self, uid: str, pod: str | None = None) -> None:
+        """Forget a claim, by its own UID; of one pod, or of every one. Raises OSError."""
+        for key in self.uids():
+            if key[1] == uid and pod in (None, key[0]):
+                with suppress(FileNotFoundError):
+                    self._path(*key).unlink()
 
     def _path(self, pod: str, uid: str) -> Path:
         for each in (pod, uid):
             if not UID.match(each):
                 raise CNIError(Code.IO_FAILURE, f"{each!r} is no UID of a Kubernetes object")
-        return self._root / f"{pod}:{uid}.json"
+        return self._root / f"{pod}.{uid}.json"
 
     def _load(self, path: Path) -> Claim:
         try:

@@ -101,7 +101,7 @@ class Keeper:
                 continue
             if row is None and rows.find(pod, uid):
                 continue  # it was damaged, and has been written anew
-            rows.remove(uid)
+            rows.remove(uid, pod)
             self.counted["without claim"] += 1
             log.warning("row removed: there is no such claim of this pod", claim=str(row or uid))
 

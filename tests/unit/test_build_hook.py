@@ -16,7 +16,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 LAUNCHER = "cni_netkit/agent/launcher/netkit"
 PROGRAM = "cni_netkit/kernel/bpf/xsk.bpf.o"
-PROTOCOLS = ("cni_netkit/dra/plugin.proto", "cni_netkit/dra/registration.proto")
+PROTOCOLS = tuple(f"cni_netkit/dra/{each}.proto" for each in ("plugin", "registration", "health"))
 STUBS = {
     each.removesuffix(".proto") + kind for each in PROTOCOLS for kind in ("_pb2.py", "_pb2_grpc.py")
 }
