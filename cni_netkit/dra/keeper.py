@@ -66,24 +66,23 @@ class Keeper:
 
     def must_resync(self) -> bool:
         """Whether all is to be compared, since this was asked before."""
-        try:
-            return self._resync.is_set()
-        finally:
-            self._resync.clear()
+        if not self._resync.is_set():
+            return False
+        self._resync.clear()
+        return True
 
-    def look(self, *, anew: bool) -> Sequence[Device]:
-        """Tell the API server what is news, or, `anew`, compare all; what NICs there are.
+    def look(self) -> Sequence[Device]:
+        """What has become of the NICs that were prepared."""
+        return inventory.devices(self._host)
 
-        Raises `Unreachable`.
-        """
-        found = inventory.devices(self._host)
-        offered = [each.as_dict() for each in found if each.offered]
+    def tell(self, devices: Sequence[Device], *, anew: bool) -> None:
+        """Tell the API server what is news, or, `anew`, compare all. Raises `Unreachable`."""
+        offered = [each.as_dict() for each in devices if each.offered]
         if anew or offered != self.published:
             self.published = None
             self.counted["slices"] += api.publish(self._node, offered)
             self.published = offered
-        self._tell(found)
-        return found
+        self._tell_claims(devices)
 
     def reconcile(self) -> None:
         """Write rows that are missing, remove those without a claim. Raises `Unreachable`.
@@ -125,7 +124,7 @@ class Keeper:
         reserved = (found.get("status") or {}).get("reservedFor") or ()
         return bool(api.shares(found, self._node)) and row.pod in {each["uid"] for each in reserved}
 
-    def _tell(self, devices: Sequence[Device]) -> None:
+    def _tell_claims(self, devices: Sequence[Device]) -> None:
         rows = list(Claims().all())
         records = list(Store().all()) if rows else []
         self._told = {row.uid: self._told.get(row.uid, []) for row in rows}

@@ -69,10 +69,14 @@ def _keep(keeper: Keeper, health: kubelet.Health, news: News) -> None:
     look_due = resync_due = 0.0
     while True:
         now = time.monotonic()
-        anew = keeper.must_resync() or now >= resync_due
+        if keeper.must_resync():
+            resync_due = now
+        anew = now >= resync_due
         if folders.changed() or heard or anew or attempt or now >= look_due:
+            devices = keeper.look()
+            health.tell(devices)
             try:
-                health.tell(keeper.look(anew=anew))
+                keeper.tell(devices, anew=anew)
                 if anew:
                     keeper.reconcile()
                     resync_due = now + RESYNC_SECONDS * random.uniform(0.8, 1)  # noqa: S311
