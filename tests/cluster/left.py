@@ -11,6 +11,7 @@ class Left:
     """By name; the rules as nft(8) shows them."""
 
     records: frozenset[str] = frozenset()
+    claims: frozenset[str] = frozenset()
     addresses: frozenset[str] = frozenset()
     devices: frozenset[str] = frozenset()
     rules: str = ""
@@ -22,6 +23,7 @@ def left_on(machine: Machine) -> Left:
     addresses = {each for each in _files(machine, "networks") if each[0].isdigit() or ":" in each}
     return Left(
         frozenset(each for each in _files(machine, "netkit") if ":" in each),
+        frozenset(_files(machine, "netkit/claims")),
         frozenset(addresses),
         frozenset(each for each in devices if each.startswith("cni-netkit")),
         machine.run("sh", "-c", "nft list table inet cni-netkit 2>/dev/null || true"),

@@ -260,6 +260,36 @@ def events_of(cluster: Cluster, name: str, reason: str) -> str:
     )
 
 
+@pytest.fixture
+def sender(cluster: Cluster) -> Iterator[Nic]:
+    """A NIC of another node, for the other end of a cable."""
+    made = Nic(cluster, "node-1", OTHER_END, "")
+    run = made.machine.run
+    run("sh", "-c", f"echo '{OTHER_END} 1 16' >/sys/bus/netdevsim/new_device")
+    look = partial(run, "ls", f"/sys/bus/netdevsim/devices/netdevsim{OTHER_END}/net", check=False)
+    made.name = str(wait_for(look, "the NIC is there")).strip()
+    # Nothing but what a test sends.
+    run("sysctl", "-qw", f"net.ipv6.conf.{made.name}.disable_ipv6=1")
+    run("ip", "link", "set", made.name, "up")
+    run("ip", "address", "add", f"{OTHERS}/24", "dev", made.name)
+    yield made
+    made.unplug()
+
+
+def plug_together(sender: Nic, nic: Nic) -> None:
+    """Put a cable between them; what is sent to OURS arrives there."""
+    (link,) = nic.machine.ip("link", "show", "dev", nic.name)
+    (far,) = sender.machine.ip("link", "show", "dev", sender.name)
+    mac = ("lladdr", link["address"], "dev", sender.name)
+    sender.machine.run("ip", "neigh", "replace", OURS, *mac)
+    with (
+        open(f"/proc/{nic.machine.pid}/ns/net") as here,
+        open(f"/proc/{sender.machine.pid}/ns/net") as there,
+    ):
+        ends = f"{here.fileno()}:{link['ifindex']} {there.fileno()}:{far['ifindex']}"
+        Path("/sys/bus/netdevsim/link_device").write_text(ends)
+
+
 def test_pods_are_placed_by_what_is_free(
     cluster: Cluster, nics: dict[str, Nic], claiming: Claiming, figures: list[str]
 ) -> None:
@@ -310,7 +340,11 @@ def dynamic_resources(machine: Machine, name: str) -> list[JSON]:
 
 
 def test_the_slice_follows_the_nic(
-    cluster: Cluster, nics: dict[str, Nic], claiming: Claiming, figures: list[str]
+    cluster: Cluster,
+    nics: dict[str, Nic],
+    claiming: Claiming,
+    sender: Nic,
+    figures: list[str],
 ) -> None:
     """Without link it is nobody's to claim, and gone it is gone: a pod that runs is told, and others go on."""
     name, other = claiming.create(3), claiming.create(2)
@@ -320,6 +354,8 @@ def test_the_slice_follows_the_nic(
     claiming.told(name)
     claiming.told(other)
     before = nic.leased
+    # One without a cable has no link any more once it was down.
+    plug_together(sender, nic)
     took = []
     for state, there in (("down", False), ("up", True)):
         began = time.monotonic()
@@ -400,36 +436,6 @@ def test_what_cannot_be_right_is_refused_with_a_reason(
     cluster.delete_pods(cluster.pods())
     cluster.plane.api.delete(f"{CLAIMS}/shared")
     wait_for(lambda: all_is_given_back(nics), "all is given back")
-
-
-@pytest.fixture
-def sender(cluster: Cluster) -> Iterator[Nic]:
-    """A NIC of another node, for the other end of a cable."""
-    made = Nic(cluster, "node-1", OTHER_END, "")
-    run = made.machine.run
-    run("sh", "-c", f"echo '{OTHER_END} 1 16' >/sys/bus/netdevsim/new_device")
-    look = partial(run, "ls", f"/sys/bus/netdevsim/devices/netdevsim{OTHER_END}/net", check=False)
-    made.name = str(wait_for(look, "the NIC is there")).strip()
-    # Nothing but what a test sends.
-    run("sysctl", "-qw", f"net.ipv6.conf.{made.name}.disable_ipv6=1")
-    run("ip", "link", "set", made.name, "up")
-    run("ip", "address", "add", f"{OTHERS}/24", "dev", made.name)
-    yield made
-    made.unplug()
-
-
-def plug_together(sender: Nic, nic: Nic) -> None:
-    """Put a cable between them; what is sent to OURS arrives there."""
-    (link,) = nic.machine.ip("link", "show", "dev", nic.name)
-    (far,) = sender.machine.ip("link", "show", "dev", sender.name)
-    mac = ("lladdr", link["address"], "dev", sender.name)
-    sender.machine.run("ip", "neigh", "replace", OURS, *mac)
-    with (
-        open(f"/proc/{nic.machine.pid}/ns/net") as here,
-        open(f"/proc/{sender.machine.pid}/ns/net") as there,
-    ):
-        ends = f"{here.fileno()}:{link['ifindex']} {there.fileno()}:{far['ifindex']}"
-        Path("/sys/bus/netdevsim/link_device").write_text(ends)
 
 
 def send(sender: Nic, queue: int, text: str) -> None:
