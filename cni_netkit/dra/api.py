@@ -19,6 +19,9 @@ T = TypeVar("T")
 ANSWER_SECONDS = 5.0
 """A kubelet waits for a claim, and the inventory is looked at again anyhow."""
 
+TRIES = 3
+"""To write what others write as well."""
+
 CHUNK = 100
 """ResourceClaims in one answer to a list."""
 
@@ -92,7 +95,7 @@ def claim(namespace: str, name: str) -> JSON | None:
     return None if found is None else dict(found.to_dict())
 
 
-def tell(row: Claim, devices: Sequence[JSON]) -> bool:
+def tell(row: Claim, devices: Sequence[JSON], tries: int = TRIES) -> bool:
     """Have a claim's status say what became of it, if it does not yet; whether it did not.
 
     What other drivers say there is left alone. One that is gone, or another by now, is told
@@ -116,13 +119,15 @@ def tell(row: Claim, devices: Sequence[JSON]) -> bool:
             if now == before:
                 return False
             body = {
-                # Refused where somebody else was faster; then it is told anew.
+                # Refused where somebody else was faster.
                 "metadata": {"resourceVersion": found.metadata.resourceVersion},
                 "status": {"devices": now},
             }
             kind = {"Content-Type": PatchType.MERGE.value}
             client.request("patch", ResourceClaim.Status, body, name, namespace, headers=kind)
     except FAILURES as error:
+        if code(error) == HTTPStatus.CONFLICT and tries > 1:
+            return tell(row, devices, tries - 1)
         problem = f"tell the status of {row}: {words(error)}"
         if code(error) in NOT_ALLOWED:
             raise NotAllowed(problem) from None
