@@ -26,11 +26,13 @@ DRIVER = "queues.cni-netkit"
 
 CAPACITY = "queues"
 STANDARD = "resource.kubernetes.io"
-"""Whose attributes mean the same of all drivers: numaNode (KEP 6072), pcieRoot (KEP 4381)."""
+"""Attributes that mean the same of all drivers: numaNode (KEP 6072), pcieRoot, pciBusID (KEP 4381)."""
 
 SYSFS = Path("/sys/class/net")
 LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\Z")
 ROOT = re.compile(r"pci[0-9a-f]{4}:[0-9a-f]{2}\Z")
+FUNCTION = re.compile(r"[0-9a-f]{4}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]\Z")
+"""Domain, bus, device and function, as sysfs names a PCI device."""
 
 
 @dataclass(frozen=True)
@@ -140,10 +142,11 @@ def _attributes(nic: str, preparation: Preparation) -> Iterator[tuple[str, bool 
         yield "speedMbps", int(speed)
     if (node := _read(nic, "device/numa_node")).isdecimal():
         yield f"{STANDARD}/numaNode", int(node)
-    for part in Path(device).resolve().parts:
-        if ROOT.match(part):
-            yield f"{STANDARD}/pcieRoot", part
-            break
+    parts = device.resolve().parts
+    if root := next(filter(ROOT.match, parts), None):
+        yield f"{STANDARD}/pcieRoot", root
+    if FUNCTION.match(parts[-1]):
+        yield f"{STANDARD}/pciBusID", parts[-1]
 
 
 def _name_behind(link: Path) -> str:

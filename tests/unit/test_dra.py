@@ -19,6 +19,7 @@ from cni_netkit.dra import (
     claims,
     health_pb2,
     health_pb2_grpc,
+    inventory,
     kubelet,
     plugin_pb2,
     plugin_pb2_grpc,
@@ -155,6 +156,38 @@ def test_a_nic_is_a_device_that_many_have_a_share_of() -> None:
             }
         },
     }
+
+
+def test_where_a_nic_is_sysfs_tells(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What k8s.io/dynamic-resource-allocation/deviceattribute makes of it; -1 is no NUMA node."""
+    device = tmp_path / "devices/pci0000:3a/0000:3a:00.0/0000:3b:00.1"
+    other = tmp_path / "devices/pci0000:3a/0000:3a:00.0/0000:3b:00.1/mlx5_core.sf.2"
+    for name, folder, files in (
+        ("eth0", device, {"numa_node": "1", "net/eth0/speed": "100000"}),
+        ("eth1", other, {"numa_node": "-1", "net/eth1/speed": "-1"}),
+    ):
+        for path, text in files.items():
+            (folder / path).parent.mkdir(parents=True, exist_ok=True)
+            (folder / path).write_text(f"{text}\n")
+        (folder / "net" / name / "device").symlink_to(folder)
+        (tmp_path / "drivers/mlx5_core").mkdir(parents=True, exist_ok=True)
+        (folder / "driver").symlink_to(tmp_path / "drivers/mlx5_core")
+        (tmp_path / "class").mkdir(exist_ok=True)
+        (tmp_path / "class" / name).symlink_to(folder / "net" / name)
+    monkeypatch.setattr(inventory, "SYSFS", tmp_path / "class")
+    given = {"device": "eth0", "role": "af_xdp", "queues": "4-7", "copy": True}
+    prepared = Preparation.model_validate(given)
+    role = {"role": "af_xdp", "zeroCopy": False, "driver": "mlx5_core"}
+    root = {"resource.kubernetes.io/pcieRoot": "pci0000:3a"}
+    assert dict(inventory._attributes("eth0", prepared)) == {
+        **role,
+        **root,
+        "interface": "eth0",
+        "speedMbps": 100000,
+        "resource.kubernetes.io/numaNode": 1,
+        "resource.kubernetes.io/pciBusID": "0000:3b:00.1",
+    }
+    assert dict(inventory._attributes("eth1", prepared)) == {**role, **root, "interface": "eth1"}
 
 
 # Rows.
