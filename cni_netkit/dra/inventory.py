@@ -26,7 +26,7 @@ DRIVER = "queues.cni-netkit"
 
 CAPACITY = "queues"
 STANDARD = "resource.kubernetes.io"
-"""Attributes that mean the same of all drivers: numaNode (KEP 6072), pcieRoot, pciBusID (KEP 4381)."""
+"""Attributes that mean the same of all drivers: numaNode (KEP 6072); pcieRoot, pciBusID (4381)."""
 
 SYSFS = Path("/sys/class/net")
 LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\Z")
