@@ -7,16 +7,20 @@ kernel says, and the attachments' records.
 """
 
 import errno
+import json
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, TypeAdapter, ValidationError
 
 from cni_netkit import files, log, state
 from cni_netkit.formats import Format, Newer
 from cni_netkit.spec.errors import CNIError, Code
+from cni_netkit.spec.lease import Lease
 
 ROOT = state.ROOT / "claims"
 """Beside the networks' folders, as the records of NICs are. A record has a colon in its name."""
@@ -24,6 +28,11 @@ ROOT = state.ROOT / "claims"
 FORMAT = Format()
 UID = re.compile(r"[0-9A-Za-z][0-9A-Za-z-]{0,62}\Z")
 """A UID of the API server, which gives UUIDs; it is part of a file's name here."""
+
+
+def _checked(lease: dict[str, Any]) -> dict[str, Any]:
+    Lease.model_validate(lease)
+    return lease
 
 
 @dataclass(frozen=True)
@@ -37,9 +46,15 @@ class Share:
     request: str
     nic: str
     count: int
-    lease: dict[str, Any]
+    lease: Annotated[dict[str, Any], AfterValidator(_checked)]
     ifname: str = ""
     share: str = ""
+
+    @property
+    def kind(self) -> tuple[object, ...]:
+        """Those for which it is the same can have one device together."""
+        lease = Lease.model_validate(self.lease)
+        return self.nic, lease.workload, frozenset(lease.wanted_flows), self.ifname
 
 
 @dataclass(frozen=True)
@@ -56,12 +71,46 @@ class Claim:
         return f"claim {self.namespace}/{self.name}"
 
 
-def named(prefix: str, claims: Iterable[Claim]) -> list[tuple[str, Claim, Share]]:
-    """What the device of each share is called, of all of a pod's claims, as `of_pod` has them."""
-    shares = ((claim, share) for claim in claims for share in claim.shares)
+@dataclass(frozen=True)
+class Claimed:
+    """A single device in a pod, and the shares that it has the queues of: one NIC's."""
+
+    name: str
+    shares: tuple[tuple[Claim, Share], ...]
+
+    @property
+    def lease(self) -> dict[str, Any]:
+        """The configuration's `lease` for it: as many queues as all shares together."""
+        _, first = self.shares[0]
+        return {"device": first.nic, "count": sum(each.count for _, each in self.shares)} | (
+            first.lease
+        )
+
+    def parts(self) -> Iterator[tuple[Claim, Share, slice]]:
+        """Each share, and which of the device's leases are its own: in the order of shares."""
+        start = 0
+        for claim, share in self.shares:
+            yield claim, share, slice(start, start + share.count)
+            start += share.count
+
+
+def devices(prefix: str, claims: Iterable[Claim]) -> list[Claimed]:
+    """The devices for all of a pod's claims, as `of_pod` has them; default names are numbered.
+
+    Shares of one NIC for one purpose are one device: two could not both have rules for the same
+    flows, and whoever wants two of them gives them names.
+    """
+    kinds: list[object] = []
+    shares: list[list[tuple[Claim, Share]]] = []
+    for claim in claims:
+        for share in claim.shares:
+            if share.kind not in kinds:
+                kinds.append(share.kind)
+                shares.append([])
+            shares[kinds.index(share.kind)].append((claim, share))
     return [
-        (share.ifname or f"{prefix}{number}", claim, share)
-        for number, (claim, share) in enumerate(shares)
+        Claimed(each[0][1].ifname or f"{prefix}{number}", tuple(each))
+        for number, each in enumerate(shares)
     ]
 
 
@@ -127,16 +176,19 @@ class Claims:
     def _load(self, path: Path) -> Claim:
         try:
             fields = FORMAT.read(path.read_bytes())
-            shares = tuple(Share(**each) for each in fields.pop("shares"))
-            return Claim(**fields, shares=shares)
+            return TypeAdapter(Claim).validate_json(json.dumps(fields), strict=True)
         except Newer as newer:
             problem = f"it has format {newer.found}, this release knows {newer.known}"
         except OSError as error:
             problem = str(error.strerror)
-        except (ValueError, TypeError, KeyError) as error:
-            problem = repr(error)
+        except ValidationError as error:
+            problem = "; ".join(
+                f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors()
+            )
+        except ValueError as error:
+            problem = str(error)
         raise CNIError(
             Code.IO_FAILURE,
             f"read a claim's row {path}: {problem}",
-            "cni-netkit dra writes the rows of all claims anew when it starts",
+            "delete the pod: for what comes in its place the rows of its claims are written anew",
         )

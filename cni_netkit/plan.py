@@ -153,28 +153,25 @@ def promised(attachment: Attachment, conf: NetConf, claims: Sequence[Claim]) -> 
     """
     if not claims:
         return []
-    from cni_netkit.claims import named  # only where there are some
+    from cni_netkit.claims import devices  # only where there are some
 
-    shares = named(attachment.ifname, claims)
-    names = [name for name, _, _ in shares]
-    if twice := sorted({each for each in names if names.count(each) > 1}):
+    wanted = devices(attachment.ifname, claims)
+    names = [attachment.ifname, *(each.name for each in wanted)]
+    if twice := [each for each in wanted if names.count(each.name) > 1]:
+        whose = dict.fromkeys(str(claim) for each in twice for claim, _ in each.shares)
         raise CNIError(
             Code.INVALID_CONFIGURATION,
-            f"{', '.join(map(str, claims))}: two devices would be called {', '.join(twice)}",
-            "have ifName in the claims' parameters say something else for each",
+            f"{', '.join(whose)}: {', '.join(dict.fromkeys(each.name for each in twice))} would be "
+            "the name of more than one attachment of the pod",
+            "have ifName in the claims' parameters say something else for each; without it shares "
+            "of one NIC with the same parameters are one device",
         )
     kept = conf.model_dump(
         by_alias=True, mode="json", exclude_defaults=True, include={"mtu", "headroom", "tailroom"}
     )
     return [
-        {
-            **kept,
-            "type": "netkit",
-            "pairing": "single",
-            "ifName": name,
-            "lease": {"device": share.nic, "count": share.count, **share.lease},
-        }
-        for name, _, share in shares
+        {**kept, "type": "netkit", "pairing": "single", "ifName": each.name, "lease": each.lease}
+        for each in wanted
     ]
 
 

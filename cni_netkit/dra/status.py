@@ -1,12 +1,14 @@
-"""What became of a claim: status.devices of a ResourceClaim, by what is on record of its pod."""
+"""What became of a claim: status.devices of a ResourceClaim, by records and by what NICs there are."""
 
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any
 
-from cni_netkit.claims import Claim, Share, named
+from cni_netkit import claims
+from cni_netkit.claims import Claim, Share
 from cni_netkit.dra.inventory import DRIVER, JSON, Device, device_name
 from cni_netkit.record import Record
+from cni_netkit.steps.device import NO_MAC
 
 READY = "Attached"
 DETACHED = (
@@ -19,11 +21,11 @@ def of(
     node: str,
     rows: Iterable[Claim],
     records: Iterable[Record],
-    devices: Iterable[Device],
+    nics: Iterable[Device],
 ) -> list[JSON]:
     """An AllocatedDeviceStatus for each share; a condition has no time yet (see `dated`).
 
-    `rows` are all claims of the node, `records` all of its attachments, `devices` its NICs.
+    `rows` are all claims of the node, `records` all of its attachments, `nics` those prepared.
     """
     siblings = sorted(
         (each for each in rows if each.pod == claim.pod),
@@ -33,16 +35,17 @@ def of(
     bases = [each for each in known if each.config.get("claims")]
     added = {each.attachment.ifname: each for each in known if each.added_to and each.complete}
     prefix = bases[0].attachment.ifname if bases else ""
-    nics = {each.nic: each for each in devices}
+    there = {each.nic: each for each in nics}
     return [
         {
             "driver": DRIVER,
             "pool": node,
             "device": device_name(share.nic),
             **({"shareID": share.share} if share.share else {}),
-            **_contents(share, nics.get(share.nic), added.get(name)),
+            **_contents(share, there.get(share.nic), added.get(device.name), part),
         }
-        for name, owner, share in named(prefix, siblings)
+        for device in claims.devices(prefix, siblings)
+        for owner, share, part in device.parts()
         if owner == claim
     ]
 
@@ -74,16 +77,18 @@ def _since(condition: JSON, before: Iterable[JSON]) -> str:
     return str(times[0]) if times else datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def _contents(share: Share, nic: Device | None, record: Record | None) -> JSON:
-    if record is None:
+def _contents(share: Share, nic: Device | None, record: Record | None, part: slice) -> JSON:
+    """`part` is which of the device's queues are this share's."""
+    outcome = record.outcome if record else {}
+    queues = [queue for queue, _ in outcome.get("leases", ())][part]
+    if record is None or len(queues) < part.stop - part.start:
         return _condition("NotAttached", "the pod has no device for it")
-    outcome, ifname = record.outcome, record.attachment.ifname
-    queues = [queue for queue, _ in outcome.get("leases", ())]
+    ifname = record.attachment.ifname
     addresses = next(
         (step["addresses"] for step in record.steps if step.get("step") == "flows"), ()
     )
     network: dict[str, Any] = {"interfaceName": ifname}
-    if mac := outcome.get("container_mac"):
+    if (mac := outcome.get("container_mac")) not in (None, "", NO_MAC):
         network["hardwareAddress"] = mac
     if addresses:
         network["ips"] = [f"{each}/{128 if ':' in each else 32}" for each in addresses]

@@ -210,9 +210,25 @@ def test_rows_are_found_by_their_pod() -> None:
     assert Claims().of_pod("") == Claims().of_pod("../pod-uid") == Claims().of_pod("*") == []
 
 
+ROW_WITH = (
+    '{"namespace":"default","name":"b","uid":"uid-b","pod":"pod-uid",'
+    '"shares":[{"request":"queues","nic":"eth0",%s}]}'
+)
+
+
 @pytest.mark.parametrize(
     ("content", "said"),
-    [("{", "ValueError|Decode"), ('{"format": 2}', "format 2"), ("{}", "KeyError")],
+    [
+        ("{", "Expecting property name"),
+        ("[]", "not what it should be"),
+        ('{"format": 2}', "format 2, this release knows 1"),
+        ("{}", "namespace: Field required"),
+        (ROW_WITH % '"count":"2","lease":{}', r"shares.0.count: Input should be a valid integer"),
+        (
+            ROW_WITH % '"count":2,"lease":{"flows":"some"}',
+            "shares.0.lease.flows.*: Input should be 'address' or 'none'",
+        ),
+    ],
 )
 def test_a_row_that_is_none_is_no_reason_to_go_without_queues(
     root: Path, content: str, said: str
@@ -259,15 +275,42 @@ def test_what_is_no_uid_names_no_file(uid: str) -> None:
         Claims().save(replace(ROW, pod=uid))
 
 
-def test_two_devices_of_one_name_are_refused() -> None:
-    base = Attachment("net", "container", "zc")
-    share = replace(ROW.shares[0], ifname="zc1")
-    both = replace(ROW, shares=(ROW.shares[0], share, ROW.shares[0]))
+BASE = Attachment("net", "container", "zc")
+
+
+def wanted(*claims: Claim) -> list[tuple[str, JSON]]:
+    """Name and lease of each device that a pod with these claims gets."""
     conf = NetConf(name="net", pairing="single", claims=True)
-    assert [each["ifName"] for each in promised(base, conf, [both])] == ["zc0", "zc1", "zc2"]
-    twice = replace(ROW, shares=(replace(share, ifname="zc1"), ROW.shares[0]))
-    with pytest.raises(CNIError, match="two devices would be called zc1"):
-        promised(base, conf, [twice])
+    return [(each["ifName"], each["lease"]) for each in promised(BASE, conf, claims)]
+
+
+def test_shares_of_one_nic_for_one_purpose_are_one_device() -> None:
+    """Of however many claims; what is for something else, or has a name, is another one."""
+    share = ROW.shares[0]
+    explicit = replace(share, count=1, lease={"workload": "io_uring", "flows": "address"})
+    port = replace(share, lease={"flows": [{"proto": "tcp", "dstPort": 1}]})
+    named = replace(share, ifname="fast0", lease={"workload": "io_uring", "flows": "none"})
+    first = replace(ROW, name="a", uid="uid-a", shares=(share, replace(share, nic="eth1")))
+    second = replace(ROW, shares=(named, explicit, port, share, named))
+    assert wanted(first, second) == [
+        ("zc0", {"device": "eth0", "count": 5, "workload": "io_uring"}),
+        ("zc1", {"device": "eth1", "count": 2, "workload": "io_uring"}),
+        ("fast0", {"device": "eth0", "count": 4, "workload": "io_uring", "flows": "none"}),
+        ("zc3", {"device": "eth0", "count": 2, "flows": [{"proto": "tcp", "dstPort": 1}]}),
+    ]
+    assert wanted() == []
+
+
+@pytest.mark.parametrize("name", ["zc0", "zc"])
+def test_two_attachments_of_one_name_are_refused(name: str) -> None:
+    """Another claim's device has it, or that which all of them are added to."""
+    share = ROW.shares[0]
+    first = replace(ROW, name="a", shares=(share,))
+    second = replace(ROW, shares=(replace(share, ifname=name),))
+    third = replace(ROW, name="c", shares=(replace(share, ifname="other"),))
+    whose = ["claim default/a", "claim default/b"] if name == "zc0" else ["claim default/b"]
+    with pytest.raises(CNIError, match=f"^{', '.join(whose)}: {name} would be the name of"):
+        wanted(first, second, third)
 
 
 # Status.
@@ -290,16 +333,15 @@ def attached(ifname: str, base: str | None, **keys: Any) -> Record:
 
 
 def test_a_claims_status_says_what_the_pod_has() -> None:
-    other = replace(ROW, name="a", uid="uid-a")
     outcome = {
         "container_mac": "02:00:00:00:00:01",
         "container_index": 3,
         "container_nsid": 5,
         "leases": [[7, 1], [6, 2]],
     }
-    known = [attached("zc", None), attached("zc1", "zc", outcome=outcome)]
+    known = [attached("zc", None), attached("zc0", "zc", outcome=outcome)]
     nic = Device("eth0", "eth0", leased={7: (3, 5), 6: (3, 5), 5: (4, 5)})
-    (device,) = status.of(ROW, "node", [ROW, other], known, [nic])
+    (device,) = status.of(ROW, "node", [ROW], known, [nic])
     assert device == {
         "driver": DRIVER,
         "pool": "node",
@@ -309,17 +351,18 @@ def test_a_claims_status_says_what_the_pod_has() -> None:
                 "type": "Ready",
                 "status": "True",
                 "reason": "Attached",
-                "message": "zc1 has 2 queues of eth0",
+                "message": "zc0 has 2 queues of eth0",
             }
         ],
         "networkData": {
-            "interfaceName": "zc1",
+            "interfaceName": "zc0",
             "hardwareAddress": "02:00:00:00:00:01",
             "ips": ["10.1.0.2/32", "fd00::2/128"],
         },
         "data": {"queues": [7, 6]},
     }
-    (waiting,) = status.of(other, "node", [ROW, other], known, [nic])
+    elsewhere = replace(ROW, name="c", uid="c", shares=(replace(ROW.shares[0], nic="eth1"),))
+    (waiting,) = status.of(elsewhere, "node", [ROW, elsewhere], known, [nic])
     assert waiting["conditions"][0]["status"] == "False"
     assert "networkData" not in waiting
     for nics, reason, said in (
@@ -328,11 +371,14 @@ def test_a_claims_status_says_what_the_pod_has() -> None:
         ([replace(nic, leased={7: (3, 5)})], "Detached", "has lost its queues"),
         ([replace(nic, leased={7: (3, 5), 6: (3, 4)})], "Detached", "has lost its queues"),
     ):
-        (device,) = status.of(ROW, "node", [ROW, other], known, nics)
+        (device,) = status.of(ROW, "node", [ROW], known, nics)
         (condition,) = device["conditions"]
         assert (condition["status"], condition["reason"]) == ("False", reason)
         assert said in condition["message"]
-        assert device["networkData"]["interfaceName"] == "zc1"
+        assert device["networkData"]["interfaceName"] == "zc0"
+    outcome["container_mac"] = "00:00:00:00:00:00"
+    (device,) = status.of(ROW, "node", [ROW], known, [nic])
+    assert "hardwareAddress" not in device["networkData"], "an l3 device has none"
 
 
 def test_a_condition_has_the_time_at_which_it_became_so() -> None:
@@ -347,6 +393,23 @@ def test_a_condition_has_the_time_at_which_it_became_so() -> None:
     assert changed["conditions"][0]["lastTransitionTime"].startswith("20")
     (other,) = status.dated([{**device, "shareID": "s"}], [before])
     assert other["conditions"][0]["lastTransitionTime"].startswith("20")
+
+
+def test_each_share_is_told_its_own_queues() -> None:
+    """Where several have one device: the first its first ones, as many as it asked for."""
+    share = ROW.shares[0]
+    first = replace(ROW, name="a", uid="uid-a", shares=(replace(share, count=1, share="one"),))
+    second = replace(ROW, shares=(replace(share, share="two"), replace(share, share="three")))
+    outcome = {"leases": [[7, 1], [6, 2], [5, 3], [4, 4], [3, 5]]}
+    known = [attached("zc", None), attached("zc0", "zc", outcome=outcome)]
+    of_both = [status.of(each, "node", [second, first], known, []) for each in (first, second)]
+    assert [[(each["shareID"], each["data"]["queues"]) for each in of] for of in of_both] == [
+        [("one", [7])],
+        [("two", [6, 5]), ("three", [4, 3])],
+    ]
+    late = replace(ROW, name="z", uid="uid-z", shares=(share,))
+    (waiting,) = status.of(late, "node", [second, first, late], known, [])
+    assert waiting["conditions"][0]["status"] == "False", "prepared after the ADD"
 
 
 # What the kubelet asks.
