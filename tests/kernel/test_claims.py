@@ -1,13 +1,15 @@
 """Queues by a pod's ResourceClaims: a single device for each NIC, chained behind what connects the pod."""
 
+import itertools
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from cni_netkit.claims import Claim, Claims, Share
 from tests.kernel import judge
-from tests.kernel.conftest import JSON, Node
+from tests.kernel.conftest import JSON, Command, Node
 from tests.kernel.test_flows import PORT, FakeNics, shown
 
 POD = "11111111-2222-3333-4444-555555555555"
@@ -143,3 +145,171 @@ def test_all_or_nothing(node: Node, promise: Promise, chained: Chained) -> None:
     Claims().remove("b-uid")
     node.add(config, c, args=ARGUMENTS)
     assert len(judge.leases(nic)) == 2
+
+
+ENDING = list(itertools.permutations(("Unprepare", "DEL", "GC")))
+"""What kubelet and runtime do when a pod is gone, in any order."""
+
+
+@pytest.mark.parametrize("times", [1, 2])
+@pytest.mark.parametrize("order", ENDING, ids="-".join)
+def test_a_pods_end_in_any_order(
+    node: Node,
+    promise: Promise,
+    chained: Chained,
+    fake_nic: FakeNics,
+    order: tuple[str, ...],
+    times: int,
+) -> None:
+    """Each of it once or twice; the first of DEL and GC gives the queues back."""
+    one, two, c = node.nic(), node.nic(), node.container()
+    flows = fake_nic(one)
+    config = chained(c)
+    before = judge.world(c)
+    promise(share(one, 2, flows="address"), share(two, 1), name="a")
+    promise(share(one, 1, flows="address"), name="b")
+    node.add(config, c, args=ARGUMENTS)
+    for number, step in enumerate(order):
+        for _ in range(times):
+            if step == "Unprepare":
+                unprepare("a", "b")
+            elif step == "DEL":
+                assert node.call("DEL", config, c, args=ARGUMENTS).ok
+            else:
+                assert node.call("GC", {**config, "cni.dev/valid-attachments": []}).ok
+        lent = not {"DEL", "GC"} & {*order[: number + 1]}
+        assert bool(judge.leases(one)) == bool(judge.leases(two)) == bool(flows.rules) == lent
+    assert judge.world(c) == before
+    assert flows.contexts == {}
+    assert nothing_on_record()
+
+
+def nothing_on_record() -> bool:
+    """Not even an empty folder, and nobody has a lock; the network's folder stays."""
+    store = Path("/var/lib/cni/netkit")
+    lock = f":{(store / 'lock').stat().st_ino} "
+    held = [line for line in Path("/proc/locks").read_text().splitlines() if lock in line]
+    return not held and not [*store.glob("net/*"), *store.glob("claims/*")]
+
+
+def unprepare(*names: str) -> None:
+    """As the driver does it."""
+    for name in names:
+        Claims().remove(f"{name}-uid")
+
+
+def test_an_attachment_that_is_valid_stays(node: Node, promise: Promise, chained: Chained) -> None:
+    """A GC that lists it leaves it alone, and a CHECK knows all of it when the row has gone."""
+    nic, c = node.nic(), node.container()
+    promise(share(nic, 2))
+    config = chained(c)
+    result = node.add(config, c, args=ARGUMENTS)
+    unprepare("claim")
+    before = judge.world(c)
+    valid = [{"containerID": f"container-{c}", "ifname": "eth0"}]
+    assert node.call("GC", {**config, "cni.dev/valid-attachments": valid}).ok
+    assert node.check(config, c, result, args=ARGUMENTS).ok
+    assert judge.world(c) == before
+    judge.run("ip", "link", "del", "zc0", netns=c)
+    assert node.check(config, c, result, args=ARGUMENTS).error["code"] == 105
+
+
+def test_a_sandbox_is_made_anew(node: Node, promise: Promise, chained: Chained) -> None:
+    """The kubelet does that without preparing the claim again: it gets as many queues."""
+    nic, first, second = node.nic(queues=4), node.container(), node.container()
+    promise(share(nic, 3))
+    config = chained(first)
+    node.add(config, first, args=ARGUMENTS)
+    assert node.call("ADD", config, first, args=ARGUMENTS).error["code"] == 103
+    assert len(judge.leases(nic)) == 3
+    assert node.call("DEL", config, first, args=ARGUMENTS).ok
+    node.add(chained(second), second, args=ARGUMENTS)
+    index = judge.link("zc0", second)["ifindex"]
+    assert judge.leases(nic) == {3 - n: (index, n + 1) for n in range(3)}
+    assert node.call("DEL", config, first, args=ARGUMENTS).ok, "once more, and it is not this one's"
+    assert len(judge.leases(nic)) == 3
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ('{"format": 2}', "format 2, this release knows 1"),
+        ('{"format": 1', "delimiter"),
+        ("", "Expecting value"),
+        ("{}", "shares: Field required"),
+    ],
+)
+def test_a_row_that_cannot_be_read(
+    node: Node, promise: Promise, chained: Chained, content: str, said: str
+) -> None:
+    """The pod does not start without its queues; of the others' nothing is left either."""
+    nic, c = node.nic(), node.container()
+    promise(share(nic, 1), name="a")
+    promise(share(nic, 1), name="b")
+    config = chained(c)
+    row = Path(f"/var/lib/cni/netkit/claims/{POD}:b-uid.json")
+    row.write_text(content)
+    before = judge.world(c)
+    error = node.call("ADD", config, c, args=ARGUMENTS).error
+    assert error["code"] == 5
+    assert f"read a claim's row {row}: " in error["msg"]
+    assert said in error["msg"]
+    assert "delete the pod" in error["details"]
+    assert judge.world(c) == before
+    assert node.call("DEL", config, c, args=ARGUMENTS).ok
+    unprepare("a", "b")
+    assert nothing_on_record()
+
+
+def gone(node: Node, _nic: str, _command: Command) -> None:
+    node.remove_nic(node.nics[-1])
+
+
+def restored(_node: Node, nic: str, command: Command) -> None:
+    command("nic", "restore", nic)
+
+
+def spoilt(_node: Node, nic: str, _command: Command) -> None:
+    judge.set_rings(nic, tcp_data_split=1)
+
+
+def taken(node: Node, nic: str, _command: Command) -> None:
+    lease = {"device": nic, "count": 3}
+    other = {"cniVersion": "1.1.0", "name": "other", "type": "netkit", "lease": lease}
+    node.add(other, node.container())
+
+
+@pytest.mark.parametrize(
+    ("happens", "code", "said"),
+    [
+        (gone, 102, "there is no device"),
+        (restored, 102, "is not prepared for"),
+        (spoilt, 102, "is no longer ready for"),
+        (taken, 101, "asks for 2 of the queues 4,5,6,7"),
+    ],
+)
+def test_a_promise_that_cannot_be_kept(
+    node: Node,
+    promise: Promise,
+    chained: Chained,
+    fake_nic: FakeNics,
+    cni_netkit: Command,
+    happens: Callable[[Node, str, Command], None],
+    code: int,
+    said: str,
+) -> None:
+    """Something became of the NIC since the claim was prepared; the other NIC's queues go back."""
+    one, two, c = node.nic(), node.nic(), node.container()
+    fake_nic(two)
+    node.prepare(two, "io_uring", "4-7")
+    promise(share(one, 1), share(two, 2, workload="io_uring"))
+    config = chained(c)
+    happens(node, two, cni_netkit)
+    before = judge.world(c)
+    error = node.call("ADD", config, c, args=ARGUMENTS).error
+    assert error["code"] == code
+    assert two in error["msg"]
+    assert said in error["msg"]
+    assert judge.world(c) == before
+    assert node.call("DEL", config, c, args=ARGUMENTS).ok
+    assert judge.world(c) == before
