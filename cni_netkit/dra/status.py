@@ -1,4 +1,4 @@
-"""What became of a claim: status.devices of a ResourceClaim, by records and by what NICs there are."""
+"""What became of a claim: status.devices of a ResourceClaim, by records and the node's NICs."""
 
 from collections.abc import Iterable
 from datetime import UTC, datetime

@@ -497,9 +497,8 @@ def give_numa_node(nic: Nic, node: int) -> None:
     device = f"/sys/bus/netdevsim/devices/netdevsim{nic.number}"
     (process,) = nic.machine.run("pgrep", "-f", "cni-netkit dra").split()
     script = (
-        f"mkdir -p /run/numa{node} && echo {node} >/run/numa{node}/numa_node && "
-        f"where=$(readlink -f {device}) && "
-        f'mount -t overlay -o lowerdir=/run/numa{node}:"$where" overlay "$where"'
+        f"mount -t tmpfs tmpfs /mnt && echo {node} >/mnt/numa_node && where=$(readlink -f {device}) && "
+        'mount -t overlay -o lowerdir=/mnt:"$where" overlay "$where"'
     )
     nic.machine.run("nsenter", f"--target={process}", "--mount", "sh", "-c", script)
 
