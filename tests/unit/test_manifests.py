@@ -3,6 +3,7 @@
 import copy
 import ipaddress
 import os
+import re
 import shutil
 import subprocess
 import tomllib
@@ -14,6 +15,7 @@ import pytest
 import yaml
 
 from cni_netkit.dra.inventory import DRIVER
+from cni_netkit.spec import claims
 from tests.cluster.machine import HANDLERS, NETWORKS
 
 ROOT = Path(__file__).parents[2]
@@ -26,6 +28,12 @@ VERSIONS = [
     for each in dict.fromkeys(kubernetes_validate.all_versions())
     if tuple(map(int, each.split("."))) >= (1, 30)
 ]
+CLAIMING = [
+    next(each for each in VERSIONS if each.startswith("1.34")),
+    VERSIONS[-1],
+]
+"""From the first with resource.k8s.io/v1 on."""
+
 KUBECTL = os.environ.get("CNI_NETKIT_KUBECTL") or shutil.which("kubectl")
 needs_kubectl = pytest.mark.skipif(not KUBECTL, reason="no kubectl, which has kustomize")
 
@@ -105,11 +113,30 @@ def test_the_kind_overlay_changes_the_image_only() -> None:
     assert kind == expected
 
 
-@pytest.mark.parametrize("folder", ["base", "kind"])
+@needs_kubectl
+@pytest.mark.parametrize("version", CLAIMING)
+def test_the_overlay_with_claims_is_valid(version: str) -> None:
+    """All of it, and the DaemonSet with one container more than the base's."""
+    made = render("dra")
+    for each in made:
+        kubernetes_validate.validate(each, version, strict=True)
+    base, overlay = (
+        next(each for each in found if each["kind"] == "DaemonSet")
+        for found in (render("base"), made)
+    )
+    names = [
+        [each["name"] for each in found["spec"]["template"]["spec"]["containers"]]
+        for found in (base, overlay)
+    ]
+    assert sorted(names[1]) == sorted([*names[0], "dra"])
+
+
+@pytest.mark.parametrize("folder", ["base", "kind", "dra"])
 def test_kustomizations_name_files_that_exist(folder: str) -> None:
     """For those without kubectl."""
     kustomization = yaml.safe_load((KUBERNETES / folder / "kustomization.yaml").read_text())
-    files = [file for each in kustomization.get("configMapGenerator", []) for file in each["files"]]
+    given = [file for each in kustomization.get("configMapGenerator", []) for file in each["files"]]
+    files = [each.rpartition("=")[2] for each in given]
     for name in kustomization["resources"] + files:
         assert (KUBERNETES / folder / name).exists(), name
 
@@ -224,11 +251,43 @@ def test_the_drivers_name_is_the_same_everywhere() -> None:
     assert names == [[DRIVER]]
     (found,) = (each for each in made if each["kind"] == "DeviceClass")
     assert found["spec"]["selectors"][0]["cel"]["expression"] == f'device.driver == "{DRIVER}"'
-    pods = list(yaml.safe_load_all((KUBERNETES / "dra" / "pods.yaml").read_text()))
-    opaque = [
-        config["opaque"]["driver"]
-        for each in pods
-        if each["kind"] == "ResourceClaimTemplate"
-        for config in each["spec"]["spec"]["devices"]["config"]
-    ]
-    assert set(opaque) == {DRIVER}
+
+
+DRA = KUBERNETES / "dra"
+PODS = ("pods.yaml", "xsk-receive.yaml", "zcrx-receive.yaml", "same-numa-node.yaml")
+CLASSES = ("deviceclass.yaml", "zero-copy-class.yaml")
+
+
+@pytest.mark.parametrize("version", CLAIMING)
+@pytest.mark.parametrize("name", [*PODS, *CLASSES])
+def test_examples_of_claims_are_valid(name: str, version: str) -> None:
+    """As far as the schemas go: what CEL and the API server say of them, tests/cluster does."""
+    for each in documents(DRA / name):
+        kubernetes_validate.validate(each, version, strict=True)
+
+
+@pytest.mark.parametrize("name", [*PODS, *CLASSES])
+def test_parameters_of_examples_are_the_drivers(name: str) -> None:
+    """None that it would refuse when the claim is prepared; and selectors speak of its attributes."""
+    assert set(re.findall(r'attributes\["(.+?)"\]', (DRA / name).read_text())) <= {DRIVER}
+    for each in documents(DRA / name):
+        spec = each["spec"].get("spec", each["spec"])
+        for config in spec.get("devices", spec).get("config", ()):
+            assert config["opaque"]["driver"] == DRIVER
+            claims.validate(config["opaque"]["parameters"])
+
+
+@pytest.mark.parametrize("name", PODS)
+def test_examples_of_claims_belong_together(name: str) -> None:
+    """The pod's claim is made from the template beside it, and its container has it."""
+    template, pod = documents(DRA / name)
+    (claim,) = pod["spec"]["resourceClaims"]
+    assert claim["resourceClaimTemplateName"] == template["metadata"]["name"]
+    (container,) = pod["spec"]["containers"]
+    assert container["resources"]["claims"] == [{"name": claim["name"]}]
+    devices = template["spec"]["spec"]["devices"]
+    asked = [each["name"] for each in devices["requests"]]
+    for each in [*devices.get("constraints", ()), *devices.get("config", ())]:
+        assert set(each.get("requests", ())) <= set(asked)
+    classes = {each["exactly"]["deviceClassName"] for each in devices["requests"]}
+    assert "cni-netkit" in classes
