@@ -102,13 +102,10 @@ class Clients:
 
 
 class Measured:
-    """The process, as /proc sees it."""
+    """A process, as /proc sees it."""
 
-    def __init__(self) -> None:
-        found = subprocess.run(
-            ["pgrep", "--full", "cni_netkit.admin.main node"], capture_output=True, text=True
-        )
-        self._proc = Path("/proc", found.stdout.split()[0])
+    def __init__(self, pid: int) -> None:
+        self._proc = Path("/proc", str(pid))
 
     @property
     def cpu(self) -> float:
@@ -168,7 +165,7 @@ def measure(plane: ControlPlane, folder: Path, count: int) -> None:
         process.start()
         is_ready = wait(lambda: STATUS.exists() and '"ready":true' in STATUS.read_text())
         assert routes() == 2 * count, f"{routes()} routes\n{process.end_of_log()}"
-        seen = Measured()
+        seen = Measured(process.pid)
         say(f"from nothing to {2 * count} routes and the list", f"{is_ready - began:.1f} s")
         say("  of that computing, imports included", f"{seen.cpu:.1f} s")
         say("memory then", seen.memory())
@@ -224,16 +221,20 @@ def changes(plane: ControlPlane, count: int, seen: Measured) -> tuple[list[float
     return sorted(took), seen.cpu - before
 
 
-def main() -> None:
-    """In namespaces of its own."""
+def enter(module: str) -> None:
+    """Have a module go on in namespaces of its own, where there is a Kubernetes to start."""
     if "CNI_NETKIT_KUBERNETES" not in os.environ:
         made = subprocess.run(
             [ROOT / "tests/cluster/build-kubernetes"], stdout=subprocess.PIPE, text=True
         )
         os.environ["CNI_NETKIT_KUBERNETES"] = made.stdout.strip()
         apart = ["unshare", "--net", "--mount", "--propagation", "private"]
-        command = [*apart, sys.executable, "-m", "tests.bench.cluster", *sys.argv[1:]]
-        os.execvp(apart[0], command)
+        os.execvp(apart[0], [*apart, sys.executable, "-m", module, *sys.argv[1:]])
+
+
+def main() -> None:
+    """In namespaces of its own."""
+    enter("tests.bench.cluster")
     with tempfile.TemporaryDirectory() as folder, api_server(Path(folder, "plane")) as plane:
         measure(plane, Path(folder), int(sys.argv[1]) if sys.argv[1:] else 5000)
 
