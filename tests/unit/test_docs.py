@@ -130,6 +130,23 @@ def test_quoted_texts_are_the_programs(quote: str) -> None:
     assert any(re.search(pattern, text, re.DOTALL) for text in all_texts()), pattern
 
 
+def test_what_the_dra_driver_says_is_quoted() -> None:
+    """In docs/queues.md, to the letter; and each reason of a claim's condition."""
+    page = (ROOT / "docs" / "queues.md").read_text()
+    table = page.partition("### What the driver says")[2].partition("\n## ")[0]
+    told = [
+        text for row in re.findall(r"^\| (`.+?) \|", table, re.M) for text in row.split("`")[1::2]
+    ]
+    assert len(told) > 5
+    for quote in told:
+        for piece in filter(None, (each.strip(" :") for each in quote.split(ANYTHING))):
+            assert any(piece in text for text in all_texts()), piece
+    reasons = re.findall(r"^\| `([A-Z]\w+)` \|", page, re.M)
+    texts = python_texts(ROOT / "cni_netkit" / "dra" / "status.py")
+    words = {text for text in texts if re.fullmatch(r"[A-Z][A-Za-z]+", text)}
+    assert set(reasons) == words - {"Ready"}
+
+
 def decisions() -> dict[str, tuple[str, str]]:
     """Title and state of each decision, by its number, from its file."""
     found = {}
