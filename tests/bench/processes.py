@@ -24,7 +24,8 @@ from typing import Any
 import grpc
 import yaml
 
-from cni_netkit.dra import registration_pb2, registration_pb2_grpc
+from cni_netkit.dra import kubelet, registration_pb2, registration_pb2_grpc
+from cni_netkit.dra.inventory import DRIVER
 from tests.bench.cluster import ROOT, Measured, enter, say, wait
 from tests.cluster.control_plane import PORT, ControlPlane
 from tests.cluster.lone_node import (
@@ -45,7 +46,7 @@ from tests.kernel import judge
 
 DRA = BASE.parent / "dra"
 AGENT = Path("/run/cni-netkit/agent.sock")
-REGISTRATION = Path("/var/lib/kubelet/plugins_registry/cni-netkit-reg.sock")
+REGISTRATION = kubelet.KUBELET / "plugins_registry" / f"{DRIVER}-reg.sock"
 SLICES = "/apis/resource.k8s.io/v1/resourceslices"
 TURNS = 5
 
@@ -79,7 +80,7 @@ def registers() -> bool:
             said = registration_pb2_grpc.RegistrationStub(channel).GetInfo(asked, timeout=5)
         except grpc.RpcError:
             return False
-    return bool(said.name == "cni-netkit")
+    return bool(said.name == DRIVER)
 
 
 class Program:

@@ -64,9 +64,7 @@ def test_a_pod_without_claims_has_what_bridge_made(node: Node) -> None:
 
 
 @pytest.mark.parametrize("flows", ["none", "address"])
-def test_as_an_additional_network(
-    node: Node, fake_nic: Callable[..., FakeNic], flows: str
-) -> None:
+def test_as_an_additional_network(node: Node, fake_nic: Callable[..., FakeNic], flows: str) -> None:
     """As Multus asks for it: after the main network, with a name of its own, and no addresses known."""
     nic, c = node.nic(), node.container()
     conf: JSON = json.loads((DRA / "multus-claims.conf").read_text())
