@@ -5,6 +5,7 @@ from contextlib import closing
 from http import HTTPStatus
 from typing import Any, TypeVar
 
+from lightkube import ALL_NS
 from lightkube.resources.core_v1 import Node
 from lightkube.resources.resource_v1 import ResourceClaim, ResourceSlice
 from lightkube.types import PatchType
@@ -72,7 +73,7 @@ def allocated(node: str) -> Iterator[JSON]:
     try:
         with closing(connected(ANSWER_SECONDS)) as client:
             request = client.prepare_request(
-                "global_list", ResourceClaim, params={"limit": str(CHUNK)}
+                "list", ResourceClaim, namespace=ALL_NS, params={"limit": str(CHUNK)}
             )
             for _, chunk in client.list_chunks(request):
                 for each in chunk:
