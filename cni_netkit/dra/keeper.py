@@ -87,12 +87,13 @@ class Keeper:
     def reconcile(self) -> None:
         """Write rows that are missing, remove those without a claim. Raises `Unreachable`.
 
-        In the first turn every claim of the cluster is listed, later those that are on record are
-        asked for. Rows come first: what the kubelet prepares meanwhile is none of them.
+        In the first turn, and where a row is damaged, every claim of the cluster is listed; else
+        those that are on record are asked for. Rows come first: what the kubelet prepares meanwhile
+        is none of them.
         """
         rows = Claims()
         known = {key: rows.find(*key) for key in rows.uids()}
-        if not self._restored:
+        if not self._restored or None in known.values():
             self._restore(rows, [row for row in known.values() if row])
             self._restored = True
         for (pod, uid), row in known.items():
