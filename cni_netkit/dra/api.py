@@ -53,16 +53,22 @@ def publish(node: str, devices: list[JSON]) -> bool:
                 # Of a Node object that had the same name; it goes with that one.
                 client.request("delete", ResourceSlice, name=name)
                 found = None
+            made: Any
             if found is None:
-                client.request("post", obj=_slice(name, node, owner, devices, generation=1))
+                made = client.request("post", obj=_slice(name, node, owner, devices, generation=1))
             elif _devices(found) != devices:
                 generation, version = found.spec.pool.generation, found.metadata.resourceVersion
                 new = _slice(name, node, owner, devices, generation + 1, version)
-                client.request("put", obj=new)
+                made = client.request("put", obj=new)
             else:
                 return False
     except FAILURES as error:
         raise Unreachable(f"publish the NICs of {node}: {words(error)}") from None
+    if _devices(made) != devices:
+        log.error(
+            "the API server leaves out a part of what is published of NICs",
+            remedy="turn the feature gate DRAConsumableCapacity on, for API server and scheduler",
+        )
     told = [f"{each['name']}: {each['capacity'][CAPACITY]['value']}" for each in devices]
     log.info("NICs published, with so many queues", devices=told)
     return True

@@ -649,13 +649,18 @@ def test_a_node_that_was_off_or_drained_keeps_nothing(
 
 
 def test_a_claim_costs(
-    cluster: Cluster, nics: dict[str, Nic], claiming: Claiming, figures: list[str]
+    cluster: Cluster,
+    nics: dict[str, Nic],
+    claiming: Claiming,
+    figures: list[str],
+    request: pytest.FixtureRequest,
 ) -> None:
     """From the request that creates a pod until it runs, with a claim and without, in turns."""
+    turns = 15 if request.config.getoption("--long") else 3
     where = {"nodeSelector": {"kubernetes.io/hostname": nics["node-2"].node}}
     with_claim: list[float] = []
     without: list[float] = []
-    for _ in range(5):
+    for _ in range(turns):
         for took, create in (
             (with_claim, partial(claiming.create, 2, **where)),
             (without, partial(cluster.create_pod, "", **where)),
@@ -668,7 +673,7 @@ def test_a_claim_costs(
     one, other = statistics.median(with_claim), statistics.median(without)
     figures.append(
         f"from its creation a pod with a claim runs after {one:.1f} s, without one after "
-        f"{other:.1f} s: {one / other:.2f} (medians of 5, in turns, looked at every half second)"
+        f"{other:.1f} s: {one / other:.2f} (medians of {turns}, in turns, looked at every half second)"
     )
 
 
