@@ -89,11 +89,14 @@ def cluster(installed: Cluster) -> Iterator[Cluster]:
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, Any, Any]:
-    """What all programs said, where a test failed."""
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, Any, Any]:
+    """What all programs said, where a test failed; why it did, at once: the end is far away."""
     report = yield
     made = item.session.stash.get(CLUSTER, None)
     if report.failed and made:
+        made.say(f"{item.name}: {call.excinfo and call.excinfo.value}")
         report.sections += [
             (f"end of the log of {name}", text) for name, text in made.logs().items()
         ]
