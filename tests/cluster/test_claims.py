@@ -73,8 +73,8 @@ class Nic:
         self.cluster.on_agent(self.machine, *command)
 
     def unplug(self) -> None:
-        """Pull it out, as it is."""
-        self.machine.run("sh", "-c", f"echo {self.number} >/sys/bus/netdevsim/del_device")
+        """Pull it out, as it is; also where its node is off."""
+        Path("/sys/bus/netdevsim/del_device").write_text(f"{self.number}")
 
     def restore(self) -> None:
         self.cluster.on_agent(self.machine, "cni-netkit", "nic", "restore", self.name)
@@ -493,14 +493,22 @@ def test_frames_arrive_by_claim_alone(
 
 
 def give_numa_node(nic: Nic, node: int) -> None:
-    """Have the driver's container see a NUMA node of a NIC in sysfs: the lab has none, and no NIC on it."""
+    """Have the driver's container see a NUMA node of a NIC in sysfs: the lab has none, nor has a netdevsim."""
     device = f"/sys/bus/netdevsim/devices/netdevsim{nic.number}"
-    (process,) = nic.machine.run("pgrep", "-f", "cni-netkit dra").split()
-    script = (
-        f"mount -t tmpfs tmpfs /mnt && echo {node} >/mnt/numa_node && where=$(readlink -f {device}) && "
-        'mount -t overlay -o lowerdir=/mnt:"$where" overlay "$where"'
-    )
-    nic.machine.run("nsenter", f"--target={process}", "--mount", "sh", "-c", script)
+    (process, *_) = nic.machine.run("pgrep", "-o", "-f", "cni-netkit dra").split()
+    nic.machine.python(f"""
+import ctypes, os
+libc = ctypes.CDLL(None, use_errno=True)
+if libc.setns(os.open("/proc/{process}/ns/mnt", os.O_RDONLY), 0x20000):  # CLONE_NEWNS
+    raise OSError(ctypes.get_errno(), "setns")
+os.makedirs("/dev/shm/numa", exist_ok=True)
+with open("/dev/shm/numa/numa_node", "w") as file:
+    file.write("{node}\\n")
+where = os.path.realpath("{device}")
+options = f"lowerdir=/dev/shm/numa:{{where}}"
+if libc.mount(b"overlay", where.encode(), b"overlay", 0, options.encode()):
+    raise OSError(ctypes.get_errno(), f"mount on {{where}}: {{options}}")
+""")
 
 
 def is_on(cluster: Cluster, node: str, numa: int) -> bool:
@@ -629,8 +637,9 @@ def test_a_node_that_was_off_or_drained_keeps_nothing(
     running = cluster.running(names)
     off, drained = (nics[running[each]["spec"]["nodeName"]] for each in names)
     assert off is not drained
-    # A NIC goes with its machine, and comes back as one that is not prepared.
     off.machine.power_off()
+    # A NIC of a machine that is off is another one when it is on again.
+    off.unplug()
     api = cluster.plane.api
     api.ask("DELETE", f"{PODS}/{names[0]}?gracePeriodSeconds=0")
     wait_for(lambda: len(generated(cluster)) == 1, "its claim is gone", READY)
@@ -696,15 +705,13 @@ def test_many_pods_share_few_queues(
             killed.append(chance.choice(("dra", "agent", "kubelet")))
             kill(machine, killed[-1])
         while len(alive) > 5:
-            pods = cluster.pods()
-            run = sorted(name for name in alive if condition(pods[name], "Ready"))
+            # Who wants many may wait for long behind those who want few; somebody runs always.
+            run = cluster.wait_for(partial(ready, cluster, alive), "one of them runs", READY)
             for name in chance.sample(run, (len(run) + 1) // 2):
                 cluster.plane.api.delete(f"{PODS}/{name}")
                 alive.remove(name)
             for nic in nics.values():
                 assert nic.leased <= set(POOL)
-            if not run:
-                cluster.running([min(alive, key=lambda each: int(each.partition("-")[2]))], 240)
     wait_for(lambda: len(cluster.pods()) == len(alive), "those that were deleted are gone")
     events = cluster.plane.api.items("/api/v1/namespaces/default/events")
     short = [each["message"] for each in events if "and fewer are free" in each["message"]]
@@ -713,6 +720,12 @@ def test_many_pods_share_few_queues(
     wait_for(lambda: all_is_given_back(nics), "all is given back")
     counts = ", ".join(f"{each} {killed.count(each)}" for each in sorted(set(killed)))
     figures.append(f"{number} pods through 8 queues; killed meanwhile: {counts} times")
+
+
+def ready(cluster: Cluster, names: set[str]) -> list[str]:
+    """Which of these pods are ready."""
+    pods = cluster.pods()
+    return sorted(name for name in names if condition(pods[name], "Ready"))
 
 
 def kill(machine: Machine, what: str) -> None:
