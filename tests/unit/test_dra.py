@@ -35,6 +35,7 @@ from cni_netkit.record import Record
 from cni_netkit.spec.config import NetConf
 from cni_netkit.spec.errors import CNIError
 from cni_netkit.spec.nics import Preparation
+from cni_netkit.state import Store
 
 JSON = dict[str, Any]
 POD = {"resource": "pods", "name": "a-pod", "uid": "pod-uid"}
@@ -265,6 +266,20 @@ def test_format_1_is_read() -> None:
     (path,) = rows.ROOT.glob("*.json")
     assert json.loads(path.read_text()) == row
     assert Claims().of_pod("pod-uid") == [ROW]
+
+
+def test_no_row_is_taken_for_a_record(root: Path) -> None:
+    """Nor the other way round, where a network is called as the folder of rows is."""
+    Claims().save(ROW)
+    assert list(Store(root).scan()) == []
+    (row,) = rows.ROOT.iterdir()
+    base = attached("zc", None)
+    names = Attachment("claims", "pod-uid.uid-c", "zc")
+    Store(root).create(replace(base, attachment=names))
+    assert [each.attachment for each in Store(root).scan()] == [names]
+    assert list(Claims().all()) == Claims().of_pod("pod-uid") == [ROW]
+    Claims().remove("uid-b")
+    assert not row.exists()
 
 
 @pytest.mark.parametrize("uid", ["", "../x", "a/b", "a" * 64, "x:y"])
