@@ -92,13 +92,14 @@ def _add_reports(commands: Any) -> None:
         "print the JSON Schema of a configuration",
         "cni-netkit schema >netkit.schema.json",
         "cni-netkit schema nics",
+        "cni-netkit schema claim",
     )
     schema.add_argument(
         "of",
         nargs="?",
-        choices=["configuration", "nics"],
+        choices=["configuration", "nics", "claim"],
         default="configuration",
-        help="the plugin's (default), or nics.json",
+        help="the plugin's (default), of nics.json, or of the parameters of a ResourceClaim",
     )
 
 

@@ -14,6 +14,7 @@ from pydantic.fields import FieldInfo
 
 from cni_netkit.admin import descriptions
 from cni_netkit.spec.accepted import Accepted
+from cni_netkit.spec.claims import Parameters
 from cni_netkit.spec.config import FOREIGN_KEYS, NetConf
 from cni_netkit.spec.ipam import HostLocalConf
 from cni_netkit.spec.nics import Nics
@@ -24,11 +25,12 @@ HEAD = """\
 
 # Configuration reference
 
-Every key of a network configuration of type `netkit`, of its `ipam`, and of `nics.json`. A key
-that is absent, or null, has its default. Unknown keys are refused, and all faults of a
-configuration are told at once. The column Linux has the release that has something first; what
-else a key needs stands at the end of its meaning. `cni-netkit schema` and `cni-netkit schema nics`
-print the same for programs. In a path, `[]` stands for each entry of a list.
+Every key of a network configuration of type `netkit`, of its `ipam`, of `nics.json`, and of what
+a ResourceClaim says to the driver `cni-netkit`. A key that is absent, or null, has its default.
+Unknown keys are refused, and all faults of a configuration are told at once. The column Linux has
+the release that has something first; what else a key needs stands at the end of its meaning.
+`cni-netkit schema`, `cni-netkit schema nics` and `cni-netkit schema claim` print the same for
+programs. In a path, `[]` stands for each entry of a list.
 """
 
 CONFIGURATION = """\
@@ -96,6 +98,7 @@ def text() -> str:
             *_page("`ipam` of type `host-local`", Section(HostLocalConf, "ipam"), IPAM),
             *_page("`ipam` of type `static`", Section(StaticConf, "ipam"), IPAM),
             *_page("`/etc/cni-netkit/nics.json`", Section(Nics)),
+            *_page("ResourceClaims", Section(Parameters, "opaque.parameters")),
         )
     )
 

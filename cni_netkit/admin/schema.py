@@ -1,4 +1,4 @@
-"""`cni-netkit schema`: the JSON Schemas of the plugin's configuration and of nics.json.
+"""`cni-netkit schema`: the JSON Schemas of the plugin's configuration, of nics.json, of claims.
 
 Types, values, defaults and descriptions come from the models that the plugin itself checks with;
 which keys exclude each other is said here once more, in the schema's words: not to be expressed are
@@ -14,6 +14,7 @@ from pydantic_core import core_schema
 
 from cni_netkit.admin import descriptions
 from cni_netkit.spec import ipam
+from cni_netkit.spec.claims import Parameters
 from cni_netkit.spec.config import FOREIGN_KEYS, NetConf
 from cni_netkit.spec.nics import Nics
 
@@ -34,6 +35,10 @@ def _has(key: str, value: JSON) -> JSON:
 def _given(key: str, value: object) -> JSON:
     return _has(key, {"const": value})
 
+
+WITHOUT_UDP = {
+    "properties": {"flows": {"not": {"type": "array", "contains": _given("proto", "udp")}}}
+}
 
 COMBINATIONS: list[JSON] = [
     {
@@ -61,15 +66,7 @@ COMBINATIONS: list[JSON] = [
     },
     {
         "if": _has("lease", _given("workload", "io_uring")),
-        "then": {
-            "properties": {
-                "lease": {
-                    "properties": {
-                        "flows": {"not": {"type": "array", "contains": _given("proto", "udp")}}
-                    }
-                }
-            }
-        },
+        "then": {"properties": {"lease": WITHOUT_UDP}},
     },
     {
         "if": _has("nonMasqueradeCIDRs", {"type": "array", "minItems": 1}),
@@ -130,9 +127,20 @@ def nics_schema() -> JSON:
     return {"$schema": DIALECT, **root, "$defs": definitions}
 
 
+def claim_schema() -> JSON:
+    """The schema of a claim's opaque parameters for driver `cni-netkit` (draft 2020-12)."""
+    definitions: dict[str, JSON] = {}
+    root = _described(Parameters, definitions)
+    condition = {"if": _given("workload", "io_uring"), "then": WITHOUT_UDP}
+    return {"$schema": DIALECT, **root, "allOf": [condition], "$defs": definitions}
+
+
+SCHEMAS = {"configuration": schema, "nics": nics_schema, "claim": claim_schema}
+
+
 def main(of: str) -> int:
-    """Print the schema of the "configuration" or of "nics"; the exit status."""
-    print(json.dumps(nics_schema() if of == "nics" else schema(), indent=2))
+    """Print one of `SCHEMAS`; the exit status."""
+    print(json.dumps(SCHEMAS[of](), indent=2))
     return 0
 
 

@@ -163,9 +163,9 @@ class NetConf(Model):
     """
 
     claims: bool = False
-    """A single device for each request for queues in the pod's ResourceClaims (`cni-netkit dra`),
-    with those queues; for a pod without claims nothing. The devices are called as the claim says,
-    else `ifName`, which is `zc` here, and a number.
+    """A single device for each NIC that the pod has queues of by its ResourceClaims (`cni-netkit
+    dra`), with those queues; for a pod without claims nothing. The devices are called as the claim
+    says, else `ifName`, which is `zc` here, and a number.
 
     Linux: 7.1
     Needs: `pairing: single`, Kubernetes, and no `lease`, `ipam`

@@ -49,6 +49,8 @@ def test_every_key_of_the_schemas_is_in_it() -> None:
     configuration, nics_json = schema.schema(), schema.nics_schema()
     definitions = configuration["$defs"]
     told = {*paths(configuration, definitions, ""), *paths(nics_json, nics_json["$defs"], "")}
+    claim = schema.claim_schema()
+    told |= {*paths(claim, claim["$defs"], "opaque.parameters")}
     for kind in ipam.BUILT_IN:
         told |= {*paths(definitions[kind], definitions, "ipam")}
     assert set(rows()) == told - FOREIGN_KEYS
@@ -59,7 +61,7 @@ def test_every_key_of_the_schemas_is_in_it() -> None:
 def test_every_key_says_what_it_means() -> None:
     """In each row, and in the schemas."""
     assert all(cells[-1].endswith(".") for cells in rows().values())
-    for made in (schema.schema(), schema.nics_schema()):
+    for made in (schema.schema(), schema.nics_schema(), schema.claim_schema()):
         for definition in (made, *made["$defs"].values()):
             for key, value in definition["properties"].items():
                 assert value.get("description") or key in FOREIGN_KEYS, key

@@ -8,8 +8,10 @@ from typing import Any
 
 import jsonschema
 import pytest
+import yaml
 
 from cni_netkit.admin import schema as admin
+from cni_netkit.spec.claims import validate as validate_claim
 from cni_netkit.spec.config import FOREIGN_KEYS, validate
 from cni_netkit.spec.errors import CNIError
 from cni_netkit.spec.nics import validate_nics
@@ -88,6 +90,8 @@ def test_what_is_printed_is_the_schema(capsys: pytest.CaptureFixture[str]) -> No
     assert json.loads(capsys.readouterr().out) == admin.schema()
     assert admin.main("nics") == 0
     assert json.loads(capsys.readouterr().out) == admin.nics_schema()
+    assert admin.main("claim") == 0
+    assert json.loads(capsys.readouterr().out) == admin.claim_schema()
 
 
 def test_there_are_examples() -> None:
@@ -230,3 +234,75 @@ def test_nics_that_are_not(given: Any, told: bool) -> None:
     with pytest.raises(CNIError):
         validate_nics(given, "nics.json")
     assert nics_validator().is_valid(given) != told
+
+
+CLAIM = {"apiVersion": "cni-netkit/v1", "kind": "Queues"}
+
+
+def claim_validator() -> Any:
+    made = json.loads(json.dumps(admin.claim_schema()))
+    jsonschema.Draft202012Validator.check_schema(made)
+    return jsonschema.Draft202012Validator(made)
+
+
+def parameters(given: object) -> Iterator[dict[str, Any]]:
+    """Whatever is said to our driver, anywhere in a manifest."""
+    if isinstance(given, dict):
+        if given.get("driver") == "cni-netkit" and "parameters" in given:
+            yield given["parameters"]
+        given = list(given.values())
+    for each in given if isinstance(given, list) else ():
+        yield from parameters(each)
+
+
+def test_examples_of_claims_are_valid() -> None:
+    """Of all manifests; by schema and program alike."""
+    manifests = [*CONF.rglob("*.yaml")]
+    documents = [each for path in manifests for each in yaml.safe_load_all(path.read_text())]
+    found = [*parameters(documents)]
+    assert found
+    for each in found:
+        claim_validator().validate(each)
+        validate_claim(each)
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {},
+        {"workload": None, "flows": None, "ifName": None},
+        {"workload": "af_xdp", "flows": [{"proto": "udp", "dstPort": 1}], "ifName": "fast0"},
+        {"workload": "io_uring", "flows": [{"proto": "tcp", "dstPort": 65535}]},
+        {"workload": "io_uring", "flows": "none"},
+    ],
+    ids=str,
+)
+def test_claims_that_are_valid(more: dict[str, Any]) -> None:
+    claim_validator().validate({**CLAIM, **more})
+    validate_claim({**CLAIM, **more})
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {},
+        {"kind": "Queues"},
+        {"apiVersion": "cni-netkit/v1"},
+        {**CLAIM, "apiVersion": "cni-netkit/v2"},
+        {**CLAIM, "kind": "Queue"},
+        {**CLAIM, "count": 2},
+        {**CLAIM, "ifname": "zc0"},
+        {**CLAIM, "ifName": "a/b"},
+        {**CLAIM, "workload": "dpdk"},
+        {**CLAIM, "flows": []},
+        {**CLAIM, "flows": "all"},
+        {**CLAIM, "flows": [{"proto": "tcp", "dstPort": 0}]},
+        {**CLAIM, "workload": "io_uring", "flows": [{"proto": "udp", "dstPort": 1}]},
+    ],
+    ids=str,
+)
+def test_claims_that_are_not(given: dict[str, Any]) -> None:
+    """By schema and program alike."""
+    assert not claim_validator().is_valid(given)
+    with pytest.raises(CNIError):
+        validate_claim(given)
