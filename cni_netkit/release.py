@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 from cni_netkit import deadline, ipam, log, phases
 from cni_netkit import plan as plans
@@ -54,7 +55,7 @@ def _release(request: Request, store: Store, attachment: Attachment, record: Rec
         for added in store.added_to(attachment):
             undo.push(
                 f"add {added.attachment}",
-                partial(release_added, request, store, added.attachment),
+                partial(release_added, request, store, attachment, added.attachment),
             )
         undo.run().raise_first()
         _begin("record", request)
@@ -86,13 +87,22 @@ def _is_of_the_add(found: Namespace, record: Record | None) -> bool:
     return False
 
 
-def release_added(request: Request, store: Store, attachment: Attachment) -> None:
-    """Release what was added to an attachment, if it is there."""
-    with store.lock(attachment):
-        if record := store.load(attachment):
-            # The socket that came with the request is in use already.
-            own = replace(request, config=record.config, route_descriptor=None)
-            release(own, store, attachment, record)
+def release_added(request: Request, store: Store, base: Attachment, added: Attachment) -> None:
+    """Release what was added to an attachment, if it is there and was."""
+    with store.lock(added):
+        if added not in [each.attachment for each in store.added_to(base)]:
+            return
+        record = store.load(added)
+        config = record.config if record else _of_an_addition(request)
+        # The socket that came with the request is in use already.
+        own = replace(request, config=config, route_descriptor=None)
+        release(own, store, added, record)
+
+
+def _of_an_addition(request: Request) -> dict[str, Any]:
+    """The configuration of one whose record cannot be read, as far as undoing needs it."""
+    named = {key: request.config[key] for key in ("cniVersion", "name") if key in request.config}
+    return {**named, "type": "netkit", "pairing": "single"}
 
 
 Contents = tuple[plans.Plan, Outcome, ipam.Ipam | None]

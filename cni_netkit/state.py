@@ -225,13 +225,23 @@ class Store:
                     yield cut_off(attachment)
 
     def added_to(self, attachment: Attachment) -> list[Record]:
-        """What an administrator added to an attachment."""
+        """What was added to an attachment.
+
+        For what cannot be read, as where a process died while it wrote it, one stands in that says
+        nothing but whose it is.
+        """
         names: list[str] = []
         folder = self._path(attachment) + ADDED
         with _absent():
             names = [] if os.path.islink(folder) else os.listdir(folder)
-        found = [self.load(replace(attachment, ifname=name)) for name in sorted(names)]
-        return [each for each in found if each and each.added_to == attachment.ifname]
+        found = []
+        for added in (replace(attachment, ifname=name) for name in sorted(names)):
+            record = self.load(added)
+            if record is None and os.path.lexists(self._path(added)):
+                record = replace(cut_off(added), added_to=attachment.ifname)
+            if record is not None and record.added_to == attachment.ifname:
+                found.append(record)
+        return found
 
     @contextlib.contextmanager
     def lock(self, what: object, *, wait: bool = True) -> Iterator[None]:

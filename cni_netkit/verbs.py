@@ -125,7 +125,7 @@ def add(request: Request) -> JSON:
             rendered = results.render(result, request.version)
             for config in promised:
                 added = replace(attachment, ifname=config["ifName"])
-                undo.push(f"add {added}", partial(release_added, request, store, added))
+                undo.push(f"add {added}", partial(release_added, request, store, attachment, added))
                 rendered = _add_to(request, attachment, config, rendered)
             record.complete = True
             context.save(outcome)

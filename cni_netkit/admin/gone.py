@@ -80,18 +80,25 @@ class Judge:
             return Verdict(due=False, reason="it was made in another network namespace than this")
         if netns_of(record):
             return Verdict(due=False, reason="its network namespace is there")
-        if self._has_device(record):
+        try:
+            there = self._has_device(record)
+        except CNIError:
+            return Verdict(due=False, reason="a newer release made what was added to it")
+        if there:
             return Verdict(
                 due=False, reason="its device is there, though its namespace's name is not"
             )
         return Verdict(due=True, reason=f"its network namespace {record.netns} is gone")
 
     def _has_device(self, record: Record) -> bool:
-        """A pair's end on the host goes with the other end; a single device is asked for."""
+        """A pair's end on the host goes with the other end; a single device is asked for.
+
+        So is what was added: an attachment with claims has no device but those.
+        """
         end = self.host.links.get(name=record.attachment.host_device)
         if end and bears(end.alias, record.attachment.alias):
             return True
-        return device_of(record) is not None
+        return any(map(device_of, (record, *self.store.added_to(record.attachment))))
 
     def _by_the_list(self, record: Record) -> Verdict:
         assert self.listed

@@ -69,7 +69,9 @@ def _keep(nic: FakeNic, listener: socket.socket) -> None:
         served, _ = listener.accept()
         with served:
             data = served.recv(ROOM)
-            name, arguments = pickle.loads(data) if data else ("requests", ())
+            if not data:
+                continue  # it was killed before it asked
+            name, arguments = pickle.loads(data)
             answer = _answer(nic, name, arguments)
             try:
                 served.send(pickle.dumps(answer))

@@ -27,6 +27,7 @@ from tests.faults.tracer import Ended, Point
 from tests.kernel import judge
 from tests.kernel.conftest import JSON, Answer, Node
 from tests.kernel.examples import EXAMPLES
+from tests.kernel.promises import ARGUMENTS, claimed
 
 FEW = 1
 """Moments of each verb before a call, and as many after one, where there is no time for all."""
@@ -57,12 +58,12 @@ class Chain:
         """ADD, of all unless some are named."""
         self._result = None
         for plugin in self.plugins if plugins is None else plugins:
-            self._result = self.node.add(self._chained(plugin), self.netns)
+            self._result = self.node.add(self._chained(plugin), self.netns, args=ARGUMENTS)
 
     def delete(self) -> None:
         """DEL, of all, last first."""
         for plugin in reversed(self.plugins):
-            assert self.node.call("DEL", plugin, self.netns).ok
+            assert self.node.call("DEL", plugin, self.netns, args=ARGUMENTS).ok
 
     def add_and_delete(self) -> None:
         """Both, of all."""
@@ -84,7 +85,7 @@ class Chain:
 
         conf = self._chained(plugin) if verb == "ADD" else plugin
         conf = self._collecting(plugin) if verb == "GC" else conf
-        Node(keep).call(verb, conf, "" if verb == "GC" else self.netns)
+        Node(keep).call(verb, conf, "" if verb == "GC" else self.netns, args=ARGUMENTS)
         return made[0]
 
     def _chained(self, plugin: JSON) -> JSON:
@@ -204,6 +205,24 @@ def test_killed_in_agent_and_launcher(
     for example in EXAMPLES if long else sample(EXAMPLES, 2):
         for kills in verbs_of(chain_of(example), place(launcher, tmp_path), example.stem):
             figures.append(str(kills.run(few(long))))
+
+
+@pytest.mark.parametrize("place", [None, InAgent, InLauncher])
+def test_killed_with_claims(
+    node: Node,
+    nic: SharedNic,
+    launcher: Path,
+    tmp_path: Path,
+    place: type[InAgent | InLauncher] | None,
+    long: bool,
+    figures: list[str],
+) -> None:
+    """Two devices that are added to an attachment without one, and DEL and GC of it."""
+    common = {"cniVersion": "1.1.0", "name": "net", "type": "netkit"}
+    chain = Chain(node, [{**common, **claimed(nic.name)}], node.container(), [nic])
+    made = place(launcher, tmp_path) if place else InProcess()
+    for kills in verbs_of(chain, made, "claims"):
+        figures.append(str(kills.run(few(long, 4))))
 
 
 @pytest.mark.any_kernel

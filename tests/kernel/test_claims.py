@@ -1,38 +1,24 @@
 """Queues by a pod's ResourceClaims: a single device for each NIC, chained behind what connects the pod."""
 
 import itertools
+import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from cni_netkit.claims import Claim, Claims, Share
+from cni_netkit.claims import Share
 from tests.kernel import judge
-from tests.kernel.conftest import JSON, Command, Node
-from tests.kernel.test_flows import PORT, FakeNics, shown
-
-POD = "11111111-2222-3333-4444-555555555555"
-ARGUMENTS = f"IgnoreUnknown=1;K8S_POD_NAMESPACE=default;K8S_POD_NAME=pod;K8S_POD_UID={POD}"
+from tests.kernel.conftest import JSON, Command, Conf, Node
+from tests.kernel.promises import ARGUMENTS, POD, PORT, prepare, unprepare
+from tests.kernel.test_flows import FakeNics, shown
 
 SAID = {"workload": "io_uring", "flows": "address"}
 """What holds for this workload also where it is not said."""
 
-Promise = Callable[..., Claim]
 Chained = Callable[..., JSON]
-
-
-@pytest.fixture
-def promise(node: Node) -> Promise:
-    """Writes the row of a claim that the pod has, as `cni-netkit dra` does."""
-    del node  # whose namespaces the rows are in
-
-    def make(*shares: Share, name: str = "claim", pod: str = POD) -> Claim:
-        claim = Claim("default", name, f"{name}-uid", pod, shares)
-        Claims().save(claim)
-        return claim
-
-    return make
 
 
 @pytest.fixture
@@ -64,13 +50,13 @@ def share(nic: str, count: int, ifname: str = "", request: str = "queues", **lea
 
 
 def test_a_pod_has_the_queues_of_its_claims(
-    node: Node, promise: Promise, chained: Chained, fake_nic: FakeNics
+    node: Node, chained: Chained, fake_nic: FakeNics
 ) -> None:
     """A device for each NIC; CHECK knows them, DEL gives all of it back."""
     one, two, c = node.nic(), node.nic(), node.container()
     before = judge.world(c)
-    promise(share(one, 2), share(two, 1, ifname="fast0", request="other"), name="a")
-    promise(share(one, 3), share(one, 1, request="for-ports", flows=PORT), name="b")
+    prepare(share(one, 2), share(two, 1, ifname="fast0", request="other"), name="a")
+    prepare(share(one, 3), share(one, 1, request="for-ports", flows=PORT), name="b")
     flows = fake_nic(one)
     config = chained(c)
     with_address = judge.world(c)
@@ -95,14 +81,14 @@ def test_a_pod_has_the_queues_of_its_claims(
 
 
 def test_requests_for_one_nic_are_one_device(
-    node: Node, promise: Promise, chained: Chained, fake_nic: FakeNics
+    node: Node, chained: Chained, fake_nic: FakeNics
 ) -> None:
     """With rules for the flows over all of its queues: two devices would be in each other's way."""
     nic, c = node.nic(), node.container()
     flows = fake_nic(nic)
     node.prepare(nic, "io_uring", "4-7")
-    promise(share(nic, 1, **SAID), share(nic, 2, workload="io_uring"), name="a")
-    promise(share(nic, 1, workload="io_uring"), name="b")
+    prepare(share(nic, 1, **SAID), share(nic, 2, workload="io_uring"), name="a")
+    prepare(share(nic, 1, workload="io_uring"), name="b")
     config = chained(c)
     before = judge.world(c)
     result = node.add(config, c, args=ARGUMENTS)
@@ -117,12 +103,10 @@ def test_requests_for_one_nic_are_one_device(
     assert (flows.rules, flows.contexts) == ({}, {})
 
 
-def test_a_pod_without_claims_has_nothing_more(
-    node: Node, promise: Promise, chained: Chained
-) -> None:
+def test_a_pod_without_claims_has_nothing_more(node: Node, chained: Chained) -> None:
     """Nor one that has somebody else's; its result is what came before."""
     nic, c = node.nic(), node.container()
-    promise(share(nic, 2), pod="another-pod")
+    prepare(share(nic, 2), pod="another-pod")
     config = chained(c)
     before = judge.world(c)
     assert node.add(config, c, args=ARGUMENTS) == config["prevResult"]
@@ -132,17 +116,17 @@ def test_a_pod_without_claims_has_nothing_more(
     assert judge.world(c) == before
 
 
-def test_all_or_nothing(node: Node, promise: Promise, chained: Chained) -> None:
+def test_all_or_nothing(node: Node, chained: Chained) -> None:
     """Where the second claim's queues are not there, the first one's are given back."""
     nic, c = node.nic(queues=4), node.container()
-    promise(share(nic, 2), name="a")
-    promise(share(nic, 2), name="b")
+    prepare(share(nic, 2), name="a")
+    prepare(share(nic, 2), name="b")
     config = chained(c)
     before = judge.world(c)
     failure = node.call("ADD", config, c, args=ARGUMENTS)
     assert failure.error["code"] == 101
     assert judge.world(c) == before
-    Claims().remove("b-uid")
+    unprepare("b")
     node.add(config, c, args=ARGUMENTS)
     assert len(judge.leases(nic)) == 2
 
@@ -155,7 +139,6 @@ ENDING = list(itertools.permutations(("Unprepare", "DEL", "GC")))
 @pytest.mark.parametrize("order", ENDING, ids="-".join)
 def test_a_pods_end_in_any_order(
     node: Node,
-    promise: Promise,
     chained: Chained,
     fake_nic: FakeNics,
     order: tuple[str, ...],
@@ -166,8 +149,8 @@ def test_a_pods_end_in_any_order(
     flows = fake_nic(one)
     config = chained(c)
     before = judge.world(c)
-    promise(share(one, 2, flows="address"), share(two, 1), name="a")
-    promise(share(one, 1, flows="address"), name="b")
+    prepare(share(one, 2, flows="address"), share(two, 1), name="a")
+    prepare(share(one, 1, flows="address"), name="b")
     node.add(config, c, args=ARGUMENTS)
     for number, step in enumerate(order):
         for _ in range(times):
@@ -192,16 +175,10 @@ def nothing_on_record() -> bool:
     return not held and not [*store.glob("net/*"), *store.glob("claims/*")]
 
 
-def unprepare(*names: str) -> None:
-    """As the driver does it."""
-    for name in names:
-        Claims().remove(f"{name}-uid")
-
-
-def test_an_attachment_that_is_valid_stays(node: Node, promise: Promise, chained: Chained) -> None:
+def test_an_attachment_that_is_valid_stays(node: Node, chained: Chained) -> None:
     """A GC that lists it leaves it alone, and a CHECK knows all of it when the row has gone."""
     nic, c = node.nic(), node.container()
-    promise(share(nic, 2))
+    prepare(share(nic, 2))
     config = chained(c)
     result = node.add(config, c, args=ARGUMENTS)
     unprepare("claim")
@@ -214,10 +191,10 @@ def test_an_attachment_that_is_valid_stays(node: Node, promise: Promise, chained
     assert node.check(config, c, result, args=ARGUMENTS).error["code"] == 105
 
 
-def test_a_sandbox_is_made_anew(node: Node, promise: Promise, chained: Chained) -> None:
+def test_a_sandbox_is_made_anew(node: Node, chained: Chained) -> None:
     """The kubelet does that without preparing the claim again: it gets as many queues."""
     nic, first, second = node.nic(queues=4), node.container(), node.container()
-    promise(share(nic, 3))
+    prepare(share(nic, 3))
     config = chained(first)
     node.add(config, first, args=ARGUMENTS)
     assert node.call("ADD", config, first, args=ARGUMENTS).error["code"] == 103
@@ -239,15 +216,13 @@ def test_a_sandbox_is_made_anew(node: Node, promise: Promise, chained: Chained) 
         ("{}", "shares: Field required"),
     ],
 )
-def test_a_row_that_cannot_be_read(
-    node: Node, promise: Promise, chained: Chained, content: str, said: str
-) -> None:
+def test_a_row_that_cannot_be_read(node: Node, chained: Chained, content: str, said: str) -> None:
     """The pod does not start without its queues; of the others' nothing is left either."""
     nic, c = node.nic(), node.container()
-    promise(share(nic, 1), name="a")
-    promise(share(nic, 1), name="b")
+    prepare(share(nic, 1), name="a")
+    prepare(share(nic, 1), name="b")
     config = chained(c)
-    row = Path(f"/var/lib/cni/netkit/claims/{POD}:b-uid.json")
+    row = Path(f"/var/lib/cni/netkit/claims/{POD}.b-uid.json")
     row.write_text(content)
     before = judge.world(c)
     error = node.call("ADD", config, c, args=ARGUMENTS).error
@@ -290,7 +265,6 @@ def taken(node: Node, nic: str, _command: Command) -> None:
 )
 def test_a_promise_that_cannot_be_kept(
     node: Node,
-    promise: Promise,
     chained: Chained,
     fake_nic: FakeNics,
     cni_netkit: Command,
@@ -302,7 +276,7 @@ def test_a_promise_that_cannot_be_kept(
     one, two, c = node.nic(), node.nic(), node.container()
     fake_nic(two)
     node.prepare(two, "io_uring", "4-7")
-    promise(share(one, 1), share(two, 2, workload="io_uring"))
+    prepare(share(one, 1), share(two, 2, workload="io_uring"))
     config = chained(c)
     happens(node, two, cni_netkit)
     before = judge.world(c)
@@ -313,3 +287,106 @@ def test_a_promise_that_cannot_be_kept(
     assert judge.world(c) == before
     assert node.call("DEL", config, c, args=ARGUMENTS).ok
     assert judge.world(c) == before
+
+
+@pytest.mark.parametrize("damage", [b"", b'{"format":3,"atta', b"null", b'{"format":3}'])
+def test_a_devices_record_that_is_lost(node: Node, chained: Chained, damage: bytes) -> None:
+    """Or never was whole, as where a process is killed while it writes it: a DEL ends it by names."""
+    nic, c = node.nic(), node.container()
+    prepare(share(nic, 2))
+    config = chained(c)
+    before = judge.world(c)
+    node.add(config, c, args=ARGUMENTS)
+    Path(f"/var/lib/cni/netkit/net/container-{c}:zc0.json").write_bytes(damage)
+    assert node.call("DEL", config, c, args=ARGUMENTS).ok
+    assert judge.world(c) == before
+    assert not [*Path("/var/lib/cni/netkit/net").iterdir()]
+
+
+def test_what_has_the_name_of_a_claimed_device_is_left_alone(node: Node, chained: Chained) -> None:
+    """The ADD fails, and what another plugin of the list made stays."""
+    nic, c = node.nic(), node.container()
+    prepare(share(nic, 1), share(nic, 1, ifname="other"))
+    config = chained(c)
+    named = {key: value for key, value in config.items() if key != "claims"} | {"ifName": "other"}
+    node.add(named, c, args=ARGUMENTS)
+    before = judge.world(c)
+    error = node.call("ADD", config, c, args=ARGUMENTS).error
+    assert error["code"] == 103
+    assert "other of container" in error["msg"]
+    assert judge.world(c) == before
+
+
+def test_what_the_command_says(node: Node, chained: Chained, cni_netkit: Command) -> None:
+    """An attachment without a device is none that is damaged, nor gone while its devices live."""
+    nic, c = node.nic(), node.container()
+    node.prepare(nic, "af_xdp", "4-7")
+    prepare(share(nic, 2))
+    config = chained(c)
+    faults = [each for each in cni_netkit.json("doctor")["verdicts"] if not each["ok"]]
+    node.add(config, c, args=ARGUMENTS)
+    found = [each for each in cni_netkit.json("doctor")["verdicts"] if not each["ok"]]
+    assert found == faults
+    base, device = cni_netkit.json("list")["attachments"]
+    pod = {"podNamespace": "default", "podName": "pod", "containerID": f"container-{c}"}
+    assert base.items() >= {**pod, "ifname": "zc", "state": "complete", "kind": None}.items()
+    assert base["leases"] == []
+    assert device.items() >= {**pod, "ifname": "zc0", "addedTo": "zc", "pairing": "single"}.items()
+    assert device["leases"] == [
+        {"nic": nic, "queue": 7 - n, "deviceQueue": n + 1} for n in range(2)
+    ]
+    assert "damaged" not in cni_netkit("list")
+    (listed,) = [each for each in cni_netkit.json("leases")["nics"] if each["name"] == nic]
+    leased = {each["number"]: each["lease"] for each in listed["queues"] if each["lease"]}
+    assert {each["attachment"]["ifname"] for each in leased.values()} == {"zc0"}
+    assert set(leased) == {7, 6}
+    # More queues for the pod, and back, without a word of the first ones.
+    container = f"container-{c}"
+    before = judge.world(c)
+    added = cni_netkit.json("lease", "add", container, "--device", nic, "--ifname", "more0")
+    assert (added["addedTo"], added["ifname"]) == ("zc", "more0")
+    assert set(judge.leases(nic)) == {7, 6, 5}
+    cni_netkit("lease", "remove", container, "--ifname", "more0")
+    assert judge.world(c) == before
+    # A process is in the namespace, whose name is gone.
+    with open(f"/run/netns/{c}"):
+        judge.run("ip", "netns", "del", c)
+        said = cni_netkit.json("gc")["attachments"]
+        assert {each["ifname"]: each["due"] for each in said} == {"zc": False, "zc0": False}
+        assert "its device is there" in said[0]["reason"]
+        assert set(judge.leases(nic)) == {7, 6}
+    judge.wait_for(lambda: not judge.leases(nic), "the namespace has gone, and its devices")
+    said = cni_netkit.json("gc")["attachments"]
+    assert {each["ifname"]: each["released"] for each in said} == {"zc": True, "zc0": True}
+    assert not [*Path("/var/lib/cni/netkit/net").iterdir()]
+
+
+@pytest.mark.once
+def test_who_has_no_claims_pays_nothing_for_them(node: Node, chained: Chained, conf: Conf) -> None:
+    """In a network without them no row is read, nor what reads rows loaded."""
+    nic, c = node.nic(), node.container()
+    prepare(share(nic, 1))
+    (row,) = Path("/var/lib/cni/netkit/claims").iterdir()
+    row.write_text("{")
+
+    def loads(config: JSON) -> bool:
+        """Whether an ADD has loaded it; a process for each, as without an agent."""
+        environment = {
+            "CNI_COMMAND": "ADD",
+            "CNI_CONTAINERID": f"container-{c}",
+            "CNI_NETNS": f"/run/netns/{c}",
+            "CNI_IFNAME": "net0",
+            "CNI_PATH": "/opt/cni/bin",
+            "CNI_ARGS": ARGUMENTS,
+        }
+        code = (
+            "import sys; from cni_netkit.verbs import handle; "
+            f"status = handle({environment!r}, lambda: {json.dumps(config).encode()!r}).status; "
+            "print(status, 'cni_netkit.claims' in sys.modules)"
+        )
+        status, found = judge.run(sys.executable, "-c", code).split()
+        assert int(status) == int(config.get("claims", False)), "only one of them minds the row"
+        return found == "True"
+
+    assert not loads(conf())
+    assert loads(chained(c))

@@ -27,6 +27,7 @@ from cni_netkit.steps.base import Step
 from tests.ethtool.fake import FakeNic
 from tests.kernel import judge
 from tests.kernel.conftest import JSON, Answer, Conf, Node, links, own_agent
+from tests.kernel.promises import ARGUMENTS, claimed
 
 LIMITS = {
     "ingressRate": 1_000_000,
@@ -34,6 +35,7 @@ LIMITS = {
     "egressRate": 1_000_000,
     "egressBurst": 4294967295,
 }
+
 
 KINDS: dict[str, Callable[[str], JSON]] = {
     "l3 pair": lambda nic: {},
@@ -48,6 +50,7 @@ KINDS: dict[str, Callable[[str], JSON]] = {
     },
     "single": lambda nic: {"pairing": "single", "ipam": None},
     "single with leases": lambda nic: {"pairing": "single", "lease": {"device": nic, "count": 2}},
+    "two single by claims": claimed,
 }
 
 
@@ -74,10 +77,10 @@ def test_failure_at_every_step_leaves_nothing(
     names = steps_of(node, configuration, c)
     assert judge.world(c) == before, "an ADD and a DEL leave nothing"
     assert "device" in names
-    for name in names:
+    for number, name in enumerate(names):
         with monkeypatch.context() as patch:
-            fail_in(patch, plans.KINDS[name], after=half_done)
-            error = node.call("ADD", configuration, c).error
+            fail_in(patch, plans.KINDS[name], after=half_done, done=names[:number].count(name))
+            error = node.call("ADD", configuration, c, args=ARGUMENTS).error
         assert error["code"] == 999
         assert f"fault in {name}" in error["msg"]
         assert "undoing failed" not in error["details"]
@@ -374,19 +377,22 @@ def steps_of(node: Node, configuration: JSON, c: str) -> list[str]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(plans, "steps", spy)
-        node.add(configuration, c)
+        node.add(configuration, c, args=ARGUMENTS)
     assert node.call("DEL", configuration, c).ok
     return seen
 
 
-def fail_in(patch: pytest.MonkeyPatch, kind: type[Any], *, after: bool) -> None:
-    """Make one kind of step fail, before or after its work."""
+def fail_in(patch: pytest.MonkeyPatch, kind: type[Any], *, after: bool, done: int = 0) -> None:
+    """Make one kind of step fail, before or after its work; the first ones are `done`."""
     original = kind.do
+    turns = itertools.count()
 
     def fail(self: Step, context: Context, outcome: Outcome) -> None:
-        if after:
+        fails = next(turns) == done
+        if after or not fails:
             original(self, context, outcome)
-        raise Fault(f"fault in {self.name}")
+        if fails:
+            raise Fault(f"fault in {self.name}")
 
     patch.setattr(kind, "do", fail)
 

@@ -215,7 +215,7 @@ def test_all(store: Store) -> None:
 
 
 def test_added_to(store: Store, tmp_path: Path) -> None:
-    """What was added to one attachment, by name; none that a runtime asked for or that is unreadable."""
+    """What was added to one attachment, by name; none that a runtime asked for."""
     added = [
         record(Attachment("net", "c1", name), added_to="eth0", complete=name == "rxq0")
         for name in ("rxq0", "rxq1")
@@ -232,7 +232,12 @@ def test_added_to(store: Store, tmp_path: Path) -> None:
     for each in (*reversed(added), *others, cut_off):
         store.create(each)
     file_of(tmp_path, cut_off.attachment).write_bytes(added[0].dump()[:-1])
-    assert store.added_to(FIRST) == added
+    found = store.added_to(FIRST)
+    assert found[:2] == added
+    # What cannot be read is noted there all the same, and is to go with it.
+    assert [(each.attachment, each.added_to, each.complete) for each in found[2:]] == [
+        (cut_off.attachment, "eth0", False)
+    ]
     assert store.added_to(SECOND) == []
     assert store.added_to(Attachment("none", "c1", "eth0")) == []
 
