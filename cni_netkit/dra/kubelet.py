@@ -111,6 +111,13 @@ class Health(health_pb2_grpc.DRAResourceHealthServicer):  # type: ignore[misc]
         self._node = node
         self._news = threading.Condition()
         self._devices: dict[str, str] | None = None
+        self._ended = False
+
+    def end(self) -> None:
+        """End all streams: a server that stops waits for what is asked of it."""
+        with self._news:
+            self._ended = True
+            self._news.notify_all()
 
     def tell(self, devices: Iterable[Device]) -> None:
         """What there is to be told from now on."""
@@ -124,15 +131,18 @@ class Health(health_pb2_grpc.DRAResourceHealthServicer):  # type: ignore[misc]
         """All that is known, whenever it has changed, and now and then."""
         context.add_callback(self._wake)
         told: dict[str, str] | None = None
-        while context.is_active():
+        while self._is_wanted(context):
             told = self._news_since(told, context)
             if told is not None:
                 yield self._response(told)
 
+    def _is_wanted(self, context: Any) -> bool:
+        return not self._ended and bool(context.is_active())
+
     def _news_since(self, told: dict[str, str] | None, context: Any) -> dict[str, str] | None:
         with self._news:
             self._news.wait_for(
-                lambda: self._devices != told or not context.is_active(), HEALTH_SECONDS
+                lambda: self._devices != told or not self._is_wanted(context), HEALTH_SECONDS
             )
             return self._devices
 
@@ -198,6 +208,7 @@ def served(
         plugin_pb2_grpc.add_DRAPluginServicer_to_server(driver, plugin)
         health_pb2_grpc.add_DRAResourceHealthServicer_to_server(health, plugin)
         plugin.start()
+        stack.callback(health.end)
         registration = _server(stack, registry)
         registrar = Registrar(own, registered)
         registration_pb2_grpc.add_RegistrationServicer_to_server(registrar, registration)
