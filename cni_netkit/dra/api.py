@@ -1,6 +1,6 @@
 """What the driver asks of the API server: ResourceSlices, ResourceClaims (resource.k8s.io/v1)."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from http import HTTPStatus
 from typing import Any, TypeVar
@@ -106,9 +106,9 @@ def tell(row: Claim, devices: Sequence[JSON], tries: int = TRIES) -> bool:
     """Have a claim's status say what became of it, if it does not yet; whether it did not.
 
     What other drivers say there is left alone. One that is gone, or another by now, is told
-    nothing: its row goes soon. By a merge patch: server-side apply would write the keys of opaque
-    parameters in another order, which counts as a change of the allocation (Kubernetes 1.36).
-    Raises `Unreachable`, and `NotAllowed`.
+    nothing: its row goes soon. By a JSON patch: with server-side apply keys of opaque parameters
+    come in another order, with a merge patch others' data without its nulls, and either counts as
+    a change of what is not ours (Kubernetes 1.36). Raises `Unreachable`, and `NotAllowed`.
     """
     name, namespace = row.name, row.namespace
     try:
@@ -118,20 +118,14 @@ def tell(row: Claim, devices: Sequence[JSON], tries: int = TRIES) -> bool:
             )
             if found is None or found.metadata.uid != row.uid:
                 return False
-            before = [
-                dict(each.to_dict()) for each in (found.status and found.status.devices) or ()
-            ]
-            others = [each for each in before if each["driver"] != DRIVER]
-            now = [*others, *status.dated(devices, before)]
-            if now == before:
+            there = _told(found)
+            ours = [each for each in there if each["driver"] == DRIVER]
+            now = status.dated(devices, ours)
+            if now == ours:
                 return False
-            body = {
-                # Refused where somebody else was faster.
-                "metadata": {"resourceVersion": found.metadata.resourceVersion},
-                "status": {"devices": now},
-            }
-            kind = {"Content-Type": PatchType.MERGE.value}
-            client.request("patch", ResourceClaim.Status, body, name, namespace, headers=kind)
+            patch = _patch(found.metadata.resourceVersion, there, now)
+            kind = {"Content-Type": PatchType.JSON.value}
+            client.request("patch", ResourceClaim.Status, patch, name, namespace, headers=kind)
     except FAILURES as error:
         if code(error) == HTTPStatus.CONFLICT and tries > 1:
             return tell(row, devices, tries - 1)
@@ -151,6 +145,19 @@ def shares(claim: JSON, node: str) -> list[JSON]:
 
 def _told(found: Any) -> list[JSON]:
     return [dict(each.to_dict()) for each in (found.status and found.status.devices) or ()]
+
+
+def _patch(version: str, there: Sequence[JSON], now: Iterable[JSON]) -> list[JSON]:
+    """What makes of `there` what others say of their devices, and `now` (RFC 6902)."""
+    place = "/status/devices"
+    ours = [number for number, each in enumerate(there) if each["driver"] == DRIVER]
+    return [
+        # Refused where somebody else was faster.
+        {"op": "replace", "path": "/metadata/resourceVersion", "value": version},
+        *({"op": "remove", "path": f"{place}/{number}"} for number in reversed(ours)),
+        *([] if there else [{"op": "add", "path": place, "value": []}]),
+        *({"op": "add", "path": f"{place}/-", "value": each} for each in now),
+    ]
 
 
 def _found(ask: Callable[[], T]) -> T | None:

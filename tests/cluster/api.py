@@ -27,14 +27,19 @@ class Api:
         self._tls = ssl.create_default_context(cafile=authority)
 
     def ask(self, verb: str, path: str, body: Any = None, *, kind: str = "") -> Any:
-        """One request; what came back. Raises `Refused`, and OSError where nobody answers."""
+        """One request; what came back. Raises `Refused`, and OSError where nobody answers.
+
+        A `body` of bytes is sent as it is.
+        """
         connection = http.client.HTTPSConnection(
             self._host, self._port, context=self._tls, timeout=SECONDS
         )
         headers = {"Authorization": f"Bearer {self._token}"}
         # As kubectl sends it: of opaque parameters the API server keeps each byte.
         compact = (",", ":")
-        data = None if body is None else json.dumps(body, separators=compact, sort_keys=True)
+        data = body
+        if body is not None and not isinstance(body, bytes):
+            data = json.dumps(body, separators=compact, sort_keys=True)
         if data:
             headers["Content-Type"] = kind or "application/json"
         try:

@@ -1,7 +1,7 @@
-"""A node by itself beside a real API server, for `cni-netkit node`: the others are Node objects.
+"""A node by itself beside a real API server, for `cni-netkit node` and `cni-netkit dra`.
 
-The API server is in the namespaces that this runs in, which are to be fresh ones; the node is a network
-namespace on a link with it. Needs no netkit.
+The API server is in the namespaces that this runs in, which are to be fresh ones. For `node` the node is a network
+namespace on a link with it, and the others are Node objects; `dra` needs no link. Needs no netkit.
 """
 
 import os
@@ -22,6 +22,7 @@ from tests.kernel import judge
 JSON = dict[str, Any]
 ROOT = Path(__file__).parents[2]
 BASE = ROOT / "conf/kubernetes/base"
+DRA = ROOT / "conf/kubernetes/dra"
 NODES = "/api/v1/nodes"
 SYSTEM = "/api/v1/namespaces/kube-system"
 NETNS = "node"
@@ -39,9 +40,16 @@ OWN = (
     "/run/cni-netkit",
     "/run/secrets",
     "/var/lib/cni",
+    "/var/lib/kubelet",
     "/run/netns",
 )
 COMMAND = [sys.executable, "-m", "cni_netkit.admin.main"]
+ENVIRONMENT = {
+    "NODE_NAME": ME,
+    "KUBERNETES_SERVICE_HOST": API_SERVER,
+    "KUBERNETES_SERVICE_PORT": str(PORT),
+}
+"""What a container of the DaemonSet finds there."""
 
 
 @contextmanager
@@ -59,23 +67,23 @@ def api_server(folder: Path) -> Iterator[ControlPlane]:
     made = ControlPlane(folder, Path(os.environ["CNI_NETKIT_KUBERNETES"]), API_SERVER, (ME,))
     try:
         made.start(all_of_it=False)
-        for each in yaml.safe_load_all((BASE / "rbac.yaml").read_text()):
-            path = f"{SYSTEM}/serviceaccounts"
-            if each["kind"] != "ServiceAccount":
-                path = f"/apis/rbac.authorization.k8s.io/v1/{each['kind'].lower()}s"
-            made.api.create(path, each)
+        for file in (BASE / "rbac.yaml", DRA / "rbac.yaml"):
+            for each in yaml.safe_load_all(file.read_text()):
+                path = f"{SYSTEM}/serviceaccounts"
+                if each["kind"] != "ServiceAccount":
+                    path = f"/apis/rbac.authorization.k8s.io/v1/{each['kind'].lower()}s"
+                made.api.create(path, each)
         yield made
     finally:
         made.stop()
+        judge.run("ip", "link", "del", "plug")
 
 
-def container() -> JSON:
-    """That of `cni-netkit node` in the DaemonSet."""
-    daemonset = next(yaml.safe_load_all((BASE / "daemonset.yaml").read_text()))
+def container(folder: Path = BASE, name: str = "node") -> JSON:
+    """That of `cni-netkit node` in the DaemonSet, or another one."""
+    daemonset = next(yaml.safe_load_all((folder / "daemonset.yaml").read_text()))
     (found,) = (
-        each
-        for each in daemonset["spec"]["template"]["spec"]["containers"]
-        if each["name"] == "node"
+        each for each in daemonset["spec"]["template"]["spec"]["containers"] if each["name"] == name
     )
     return dict(found)
 
@@ -87,16 +95,12 @@ def node(plane: ControlPlane, log: Path, template: str) -> Iterator[Process]:
     for each in (CONFLIST, STATUS):
         each.unlink(missing_ok=True)
     TEMPLATE.write_text(template)
-    ACCOUNT.mkdir(parents=True, exist_ok=True)
-    (ACCOUNT / "ca.crt").write_text(plane.authority.read_text())
-    (ACCOUNT / "namespace").write_text("kube-system")
-    give_token(plane.api)
-    found = {"KUBERNETES_SERVICE_HOST": API_SERVER, "KUBERNETES_SERVICE_PORT": str(PORT)}
+    give_account(plane)
     process = Process(
         log,
         [*COMMAND, *container()["command"][1:]],
         prefix=("ip", "netns", "exec", NETNS),
-        env={"NODE_NAME": ME, **found},
+        env=ENVIRONMENT,
     )
     judge.run("ip", "netns", "add", NETNS)
     try:
@@ -115,13 +119,29 @@ def node(plane: ControlPlane, log: Path, template: str) -> Iterator[Process]:
         judge.wait_for(lambda: not judge.link("wire"), "the link is gone")
 
 
-def give_token(api: Api) -> None:
-    """A new token, in place of the one before, as a kubelet does."""
-    asked = {
+def driver(log: Path) -> Process:
+    """`cni-netkit dra`, not started yet, in this namespace; it needs `give_account`."""
+    return Process(log, [*COMMAND, *container(DRA, "dra")["command"][1:]], env=ENVIRONMENT)
+
+
+def give_account(plane: ControlPlane, pod: JSON | None = None) -> None:
+    """What a kubelet puts into a container, so that it can ask the API server."""
+    ACCOUNT.mkdir(parents=True, exist_ok=True)
+    (ACCOUNT / "ca.crt").write_text(plane.authority.read_text())
+    (ACCOUNT / "namespace").write_text("kube-system")
+    give_token(plane.api, pod)
+
+
+def give_token(api: Api, pod: JSON | None = None) -> None:
+    """A new token, in place of the one before, as a kubelet does; one that is a `pod`'s names its node."""
+    asked: JSON = {
         "apiVersion": "authentication.k8s.io/v1",
         "kind": "TokenRequest",
         "spec": {"expirationSeconds": 3600},
     }
+    if pod:
+        whose = {key: pod["metadata"][key] for key in ("name", "uid")}
+        asked["spec"]["boundObjectRef"] = {"apiVersion": "v1", "kind": "Pod", **whose}
     answer = api.create(f"{SYSTEM}/serviceaccounts/cni-netkit/token", asked)
     (ACCOUNT / "token").write_text(answer["status"]["token"])
 
