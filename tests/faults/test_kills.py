@@ -222,7 +222,7 @@ def test_killed_with_claims(
     chain = Chain(node, [{**common, **claimed(nic.name)}], node.container(), [nic])
     made = place(launcher, tmp_path) if place else InProcess()
     for kills in verbs_of(chain, made, "claims"):
-        figures.append(str(kills.run(few(long, 4))))
+        figures.append(str(kills.run(few(long, 2))))
 
 
 @pytest.mark.any_kernel
