@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from cni_netkit import records
+from cni_netkit.claims import Claims
+from cni_netkit.dra.attached import attached
 from cni_netkit.errors import as_cni_error
 from cni_netkit.kernel.errors import KernelError
 from cni_netkit.kernel.namespace import Namespace
@@ -120,9 +122,8 @@ def _device(host: Namespace, nic: str) -> Device:
 def _held_otherwise(nic: str, preparation: Preparation) -> set[int]:
     """Queues of the pool that somebody has who did not claim them: these are no part of it."""
     store = Store()
-    known = list(store.all())
-    bases = {each.attachment for each in known if each.config.get("claims")}
-    claimed = {str(each.attachment) for each in known if each.base in bases}
+    ours = attached(Claims().all(), store.all())
+    claimed = {str(each.record.attachment) for each in ours if each.record}
     held = records.holders(store, nic)
     return {
         queue

@@ -4,8 +4,8 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any
 
-from cni_netkit import claims
-from cni_netkit.claims import Claim, Share
+from cni_netkit.claims import Claim
+from cni_netkit.dra.attached import Attached, attached
 from cni_netkit.dra.inventory import DRIVER, JSON, Device, device_name
 from cni_netkit.record import Record
 from cni_netkit.steps.device import NO_MAC
@@ -27,26 +27,17 @@ def of(
 
     `rows` are all claims of the node, `records` all of its attachments, `nics` those prepared.
     """
-    siblings = sorted(
-        (each for each in rows if each.pod == claim.pod),
-        key=lambda each: (each.namespace, each.name),
-    )
-    known = [each for each in records if f"K8S_POD_UID={claim.pod}" in each.arguments.split(";")]
-    bases = [each for each in known if each.config.get("claims")]
-    added = {each.attachment.ifname: each for each in known if each.added_to and each.complete}
-    prefix = bases[0].attachment.ifname if bases else ""
     there = {each.nic: each for each in nics}
     return [
         {
             "driver": DRIVER,
             "pool": node,
-            "device": device_name(share.nic),
-            **({"shareID": share.share} if share.share else {}),
-            **_contents(share, there.get(share.nic), added.get(device.name), part),
+            "device": device_name(each.share.nic),
+            **({"shareID": each.share.share} if each.share.share else {}),
+            **_contents(each, there.get(each.share.nic)),
         }
-        for device in claims.devices(prefix, siblings)
-        for owner, share, part in device.parts()
-        if owner == claim
+        for each in attached(rows, records)
+        if each.claim == claim
     ]
 
 
@@ -77,11 +68,11 @@ def _since(condition: JSON, before: Iterable[JSON]) -> str:
     return str(times[0]) if times else datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def _contents(share: Share, nic: Device | None, record: Record | None, part: slice) -> JSON:
-    """`part` is which of the device's queues are this share's."""
+def _contents(found: Attached, nic: Device | None) -> JSON:
+    share, record, part = found.share, found.record, found.part
     outcome = record.outcome if record else {}
     queues = [queue for queue, _ in outcome.get("leases", ())][part]
-    if record is None or len(queues) < part.stop - part.start:
+    if record is None or len(queues) < share.count:
         return _condition("NotAttached", "the pod has no device for it")
     ifname = record.attachment.ifname
     addresses = next(
