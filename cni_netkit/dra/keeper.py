@@ -75,14 +75,13 @@ class Keeper:
         """What has become of the NICs that were prepared."""
         return inventory.devices(self._host)
 
-    def tell(self, devices: Sequence[Device], *, anew: bool) -> None:
-        """Tell the API server what is news, or, `anew`, compare all. Raises `Unreachable`."""
+    def publish(self, devices: Sequence[Device], *, anew: bool) -> None:
+        """Tell the API server what is news of NICs, or, `anew`, compare. Raises `Unreachable`."""
         offered = [each.as_dict() for each in devices if each.offered]
         if anew or offered != self.published:
             self.published = None
             self.counted["slices"] += api.publish(self._node, offered)
             self.published = offered
-        self._tell_claims(devices)
 
     def reconcile(self) -> None:
         """Write rows that are missing, remove those without a claim. Raises `Unreachable`.
@@ -105,6 +104,21 @@ class Keeper:
             self.counted["without claim"] += 1
             log.warning("row removed: there is no such claim of this pod", claim=str(row or uid))
 
+    def tell(self, devices: Sequence[Device]) -> None:
+        """Tell the API server what is news of claims. Raises `Unreachable`."""
+        rows = list(Claims().all())
+        records = list(Store().all()) if rows else []
+        self._told = {row.uid: self._told.get(row.uid, []) for row in rows}
+        for row in rows:
+            found = status.of(row, self._node, rows, records, devices)
+            if found == self._told[row.uid]:
+                continue
+            try:
+                self.counted["statuses"] += api.tell(row, found)
+            except api.NotAllowed as error:
+                log.error("a claim's status is not told", problem=str(error))
+            self._told[row.uid] = found
+
     def _restore(self, rows: Claims, known: Sequence[Claim]) -> None:
         for found in api.allocated(self._node):
             try:
@@ -124,17 +138,3 @@ class Keeper:
             return False
         reserved = (found.get("status") or {}).get("reservedFor") or ()
         return bool(api.shares(found, self._node)) and row.pod in {each["uid"] for each in reserved}
-
-    def _tell_claims(self, devices: Sequence[Device]) -> None:
-        rows = list(Claims().all())
-        records = list(Store().all()) if rows else []
-        self._told = {row.uid: self._told.get(row.uid, []) for row in rows}
-        for row in rows:
-            found = status.of(row, self._node, rows, records, devices)
-            if found == self._told[row.uid]:
-                continue
-            try:
-                self.counted["statuses"] += api.tell(row, found)
-            except api.NotAllowed as error:
-                log.error("a claim's status is not told", problem=str(error))
-            self._told[row.uid] = found

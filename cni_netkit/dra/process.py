@@ -76,10 +76,11 @@ def _keep(keeper: Keeper, health: kubelet.Health, news: News) -> None:
             devices = keeper.look()
             health.tell(devices)
             try:
-                keeper.tell(devices, anew=anew)
+                keeper.publish(devices, anew=anew)
                 if anew:
                     keeper.reconcile()
                     resync_due = now + RESYNC_SECONDS * random.uniform(0.8, 1)  # noqa: S311
+                keeper.tell(devices)
                 attempt = 0
             except api.Unreachable as error:
                 log.warning("the API server is asked again", problem=str(error))
