@@ -60,11 +60,12 @@ from tests.faults import tracer
 from tests.faults.tracer import Point
 
 JSON = dict[str, Any]
+DRIVER = "queues.cni-netkit"
 RESOURCE = "/apis/resource.k8s.io/v1"
 SLICES = f"{RESOURCE}/resourceslices"
 CLAIMS = f"{RESOURCE}/namespaces/default/resourceclaims"
 PODS = f"{SYSTEM}/pods"
-REGISTRY = Path("/var/lib/kubelet/plugins_registry/cni-netkit-reg.sock")
+REGISTRY = Path(f"/var/lib/kubelet/plugins_registry/{DRIVER}-reg.sock")
 STATE = Path("/var/lib/cni/netkit")
 ROWS = STATE / "claims"
 SHARE = "12345678-1234-1234-1234-123456789012"
@@ -228,7 +229,7 @@ def requested(name: str) -> JSON:
 def allocation(results: tuple[JSON, ...], parameters: JSON | None, node: str) -> JSON:
     """What the scheduler decides."""
     said = {"apiVersion": "cni-netkit/v1", "kind": "Queues", **(parameters or {})}
-    opaque = {"driver": "cni-netkit", "parameters": said}
+    opaque = {"driver": DRIVER, "parameters": said}
     config = [{"source": "FromClaim", "requests": [], "opaque": opaque}]
     match = {"key": "metadata.name", "operator": "In", "values": [node]}
     return {
@@ -241,7 +242,7 @@ def share(pool: str = ME) -> JSON:
     """Two queues of a NIC."""
     return {
         "request": "queues",
-        "driver": "cni-netkit",
+        "driver": DRIVER,
         "pool": pool,
         "device": "eth0",
         "consumedCapacity": {"queues": "2"},
@@ -277,7 +278,7 @@ def pod_of(claim: str) -> str:
 
 def path_of(claim: JSON, pod: str = "") -> Path:
     """Where ADD looks for it."""
-    return ROWS / f"{pod or pod_of(claim['metadata']['name'])}:{claim['metadata']['uid']}.json"
+    return ROWS / f"{pod or pod_of(claim['metadata']['name'])}.{claim['metadata']['uid']}.json"
 
 
 def rows() -> dict[Path, JSON | str]:
@@ -373,13 +374,13 @@ def test_a_kubelet_finds_it_and_it_is_ready(node: Node) -> None:
     info = node.register()
     assert (info.type, info.name, list(info.supported_versions)) == (
         "DRAPlugin",
-        "cni-netkit",
+        DRIVER,
         ["v1.DRAPlugin"],
     )
     node.wait(lambda: page("/readyz")[0] == 200, "readiness")
     node.wait(lambda: figures()["cni_netkit_dra_registered",] == 1, "the figure")
     found = node.slice()
-    assert found["metadata"]["name"] == f"{ME}-cni-netkit"
+    assert found["metadata"]["name"] == f"{ME}-{DRIVER}"
     assert found["spec"]["nodeName"] == ME
     assert found["spec"]["pool"] == {"name": ME, "generation": 1, "resourceSliceCount": 1}
     # Its only NIC is gone.
@@ -474,7 +475,7 @@ def test_it_goes_on_while_the_api_server_is_away(node: Node) -> None:
 def test_a_driver_that_starts_while_the_api_server_is_away(node: Node) -> None:
     """What is on record is left alone until the API server says what is right."""
     claim = node.claim("one")
-    stale = write_row(ROWS / "pod:none.json", {"format": 1})
+    stale = write_row(ROWS / "pod.none.json", {"format": 1})
     node.plane.api_server.end(signal.SIGKILL)
     try:
         node.process.start()
@@ -554,6 +555,8 @@ def test_rows_and_claims_are_made_to_agree_at_start(node: Node, beginning: Begin
         lambda: [figures()[mended, f"without {each}"] for each in ("claim", "row")] == [6, 5],
         "the figures",
     )
+    # Nor is the API server told of what no claim stands behind.
+    assert node.lines("a claim's status is not told") == []
     problems = [each["problem"] for each in node.lines("claim passed over")]
     assert len(problems) == 3
     for said in ("default/shared is reserved for pods p, pods q", "default/wrong", "default/freed"):
@@ -595,7 +598,7 @@ def test_killed_at_any_moment_of_the_start(node: Node, beginning: Beginning) -> 
 def reconciled() -> int:
     """What the driver does first."""
     keeper = Keeper(ME)
-    devices = keeper.devices()
+    devices = keeper.look()
     keeper.publish(devices, anew=True)
     keeper.reconcile()
     keeper.tell(devices)
@@ -677,7 +680,7 @@ def test_a_slice_that_a_kubelet_removed_is_back_when_it_registers(node: Node) ->
     node.wait(lambda: node.devices("one"), "the claim's status")
     assert version(node.slice()) == before
     assert figures()[written] == 1
-    node.api.delete(f"{SLICES}/{ME}-cni-netkit")
+    node.api.delete(f"{SLICES}/{ME}-{DRIVER}")
     node.register()
     node.wait(lambda: len(node.api.items(SLICES)) == 1, "the slice")
     node.wait(lambda: figures()[written] == 2, "the figure")
@@ -689,7 +692,7 @@ def test_a_slice_that_a_kubelet_removed_is_back_when_it_registers(node: Node) ->
 def told(status: str = "False", message: str = "the pod has no device for it") -> JSON:
     condition = {"type": "Ready", "status": status, "reason": "Any", "message": message}
     return {
-        "driver": "cni-netkit",
+        "driver": DRIVER,
         "pool": ME,
         "device": "eth0",
         "shareID": SHARE,
@@ -726,7 +729,7 @@ def test_what_others_say_of_their_devices_stays(node: Node) -> None:
     assert api.tell(promised(claim), [told()])
     before = node.api.get(f"{CLAIMS}/one")
     assert before["status"]["devices"][0] == theirs
-    assert [each["driver"] for each in before["status"]["devices"]] == [OTHER, "cni-netkit"]
+    assert [each["driver"] for each in before["status"]["devices"]] == [OTHER, DRIVER]
     assert before["status"]["allocation"] == claim["status"]["allocation"]
     assert before["status"]["reservedFor"] == claim["status"]["reservedFor"]
     assert not api.tell(promised(claim), [told()])
