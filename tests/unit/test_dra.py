@@ -1,10 +1,13 @@
 """The DRA driver, as far as it decides: claims to rows, NICs to devices, records to a claim's status."""
 
 import json
+import os
 import tempfile
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +23,7 @@ from cni_netkit.dra import (
     health_pb2,
     health_pb2_grpc,
     inventory,
+    keeper,
     kubelet,
     plugin_pb2,
     plugin_pb2_grpc,
@@ -28,6 +32,7 @@ from cni_netkit.dra import (
     status,
 )
 from cni_netkit.dra.inventory import DRIVER, Device, device_name
+from cni_netkit.dra.keeper import Folders
 from cni_netkit.nics import record as nic_records
 from cni_netkit.nics.record import NicRecord, NicStore
 from cni_netkit.plan import promised
@@ -425,6 +430,100 @@ def test_each_share_is_told_its_own_queues() -> None:
     late = replace(ROW, name="z", uid="uid-z", shares=(share,))
     (waiting,) = status.of(late, "node", [second, first, late], known, [])
     assert waiting["conditions"][0]["status"] == "False", "prepared after the ADD"
+
+
+# What has changed on record.
+
+LONG_AGO = 1_000_000_000
+"""Seconds since the epoch: nothing that has this time has just been written."""
+
+
+@pytest.fixture
+def settled(tmp_path: Path) -> Path:
+    """State in which nothing has changed for long."""
+    for name in ("net", "claims", "nics"):
+        (tmp_path / "state" / name).mkdir(parents=True)
+        (tmp_path / "state" / name / "a.json").write_text("{}")
+    (tmp_path / "state" / "lock").touch()
+    settle(tmp_path / "state")
+    return tmp_path / "state"
+
+
+def settle(root: Path, second: int = LONG_AGO) -> None:
+    """As if what has just been written had been at a time."""
+    for each in (root, *root.rglob("*")):
+        if each.stat().st_mtime > LONG_AGO * 1.5:
+            os.utime(each, (second, second))
+
+
+def test_a_record_that_changes_is_news_once(settled: Path) -> None:
+    """Replaced, added, removed, in any folder; or the folder itself."""
+    folders = Folders(settled)
+    assert folders.changed()
+    assert not folders.changed()
+
+    def replace_in(folder: Path) -> None:
+        (folder / "a.new").write_text("{}")
+        (folder / "a.new").rename(folder / "a.json")
+
+    changes: list[Callable[[], object]] = [
+        *(partial(replace_in, settled / name) for name in ("net", "claims", "nics")),
+        *((settled / name / "b.json").touch for name in ("net", "claims", "nics")),
+        *((settled / name / "a.json").unlink for name in ("net", "claims", "nics")),
+        (settled / "another").mkdir,
+        (settled / "another" / "c.json").touch,
+        (settled / "another" / "c.json").unlink,
+        (settled / "another").rmdir,
+    ]
+    for second, change in enumerate(changes, LONG_AGO + 1):
+        change()
+        settle(settled, second)
+        assert folders.changed(), change
+        assert not folders.changed(), change
+
+
+def test_what_may_change_again_at_the_same_time_is_looked_at_again(
+    settled: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keeper, "TICK", 3600)
+    folders = Folders(settled)
+    assert folders.changed()
+    assert not folders.changed()
+    (settled / "claims" / "b.json").touch()
+    assert folders.changed()
+    assert folders.changed()
+    settle(settled, LONG_AGO + 1)
+    assert folders.changed()
+    assert not folders.changed()
+
+
+def test_who_reads_or_locks_changes_nothing(settled: Path) -> None:
+    folders = Folders(settled)
+    assert folders.changed()
+    with Store(settled).lock("anything"):
+        assert list(Store(settled).all()) == []
+        assert not folders.changed()
+    assert not folders.changed()
+
+
+def test_a_clock_that_was_put_back_makes_no_news(settled: Path) -> None:
+    """What was written then is of tomorrow."""
+    tomorrow = time.time() + 86400
+    for each in settled.iterdir():
+        os.utime(each, (tomorrow, tomorrow))
+    folders = Folders(settled)
+    assert folders.changed()
+    assert not folders.changed()
+    (settled / "claims" / "b.json").touch()
+    assert folders.changed()
+
+
+def test_no_state_at_all_is_no_news(tmp_path: Path) -> None:
+    folders = Folders(tmp_path / "state")
+    assert folders.changed()
+    assert not folders.changed()
+    (tmp_path / "state").mkdir()
+    assert folders.changed()
 
 
 # What the kubelet asks.
