@@ -1,4 +1,4 @@
-"""Figures of the agent; that a real Prometheus reads them is shown in tests/kernel."""
+"""Figures of the agent, and of `cni-netkit dra`; that a real Prometheus reads them is shown in tests/kernel."""
 
 import json
 import re
@@ -13,13 +13,15 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from cni_netkit import facts
+from cni_netkit import claims, facts
 from cni_netkit.agent import health, metrics, server
 from cni_netkit.agent.metrics import Metrics
 from cni_netkit.agent.server import Agent
 from cni_netkit.agent.watch import Watch
 from cni_netkit.agent.wire import WireRequest
 from cni_netkit.attachment import Attachment
+from cni_netkit.dra import keeper, kubelet
+from cni_netkit.dra import metrics as dra
 from cni_netkit.facts import Nic
 from cni_netkit.phases import Course
 from cni_netkit.state import Store
@@ -127,10 +129,30 @@ def test_the_page_names_every_figure(path: str) -> None:
     """And no other; the library's own are said to be that."""
     with watched(path) as (_, made):
         text = made.text().decode()
-    served = set(re.findall(r"^# TYPE (\S+)", text, re.M))
+    assert documented("Figures") == shown(text)
+
+
+@pytest.mark.usefixtures("store")
+def test_the_page_names_every_figure_of_dra(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Likewise."""
+    monkeypatch.setattr(claims, "ROOT", tmp_path / "claims")
+    made = dra.Figures(kubelet.Driver("node"), keeper.Keeper("node"))
+    assert documented("`cni-netkit dra`") == shown(made.text().decode())
+
+
+def shown(text: str) -> set[str]:
+    """Names of figures on a page in Prometheus' format, without the library's own."""
+    found = set(re.findall(r"^# TYPE (\S+)", text, re.M))
+    return {name for name in found if not name.startswith("process_")}
+
+
+def documented(heading: str) -> set[str]:
+    """Those that a section of the documentation has."""
     page = (Path(__file__).parents[2] / "docs" / "observability.md").read_text()
-    documented = set(re.findall(r"^\| `(cni_netkit_\w+)` \|", page, re.M))
-    assert documented == {name for name in served if not name.startswith("process_")}
+    (section,) = (each for each in page.split("\n## ") if each.startswith(f"{heading}\n"))
+    return set(re.findall(r"^\| `(cni_netkit_\w+)` \|", section, re.M))
 
 
 @pytest.mark.usefixtures("store")
