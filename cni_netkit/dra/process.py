@@ -12,7 +12,9 @@ from http import HTTPStatus
 from cni_netkit import apiserver, log, pages
 from cni_netkit.dra import api, kubelet
 from cni_netkit.dra.keeper import Folders, Keeper
+from cni_netkit.errors import as_cni_error
 from cni_netkit.kernel.link.news import News
+from cni_netkit.spec.errors import CNIError
 
 LOOK_SECONDS = 0.5
 """How often it is looked whether anything on record has changed; of links the kernel tells."""
@@ -73,9 +75,9 @@ def _keep(keeper: Keeper, health: kubelet.Health, news: News) -> None:
             resync_due = now
         anew = now >= resync_due
         if folders.changed() or heard or anew or attempt or now >= look_due:
-            devices = keeper.look()
-            health.tell(devices)
             try:
+                devices = keeper.look()
+                health.tell(devices)
                 keeper.publish(devices, anew=anew)
                 if anew:
                     keeper.reconcile()
@@ -84,8 +86,13 @@ def _keep(keeper: Keeper, health: kubelet.Health, news: News) -> None:
                 attempt = 0
             except api.Unreachable as error:
                 log.warning("the API server is asked again", problem=str(error))
-                time.sleep(apiserver.pause(attempt))
                 attempt += 1
+            except (CNIError, OSError) as error:
+                problem = as_cni_error(error)
+                log.error(problem.message, remedy=problem.details)
+                attempt += 1
+            if attempt:
+                time.sleep(apiserver.pause(attempt - 1))
             look_due = now + RELOOK_SECONDS
         if heard := bool(ready.poll(LOOK_SECONDS * 1000)):
             news.heard()
