@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from cni_netkit.admin import schema as admin
+from cni_netkit.dra.inventory import DRIVER
 from cni_netkit.spec.claims import validate as validate_claim
 from cni_netkit.spec.config import FOREIGN_KEYS, validate
 from cni_netkit.spec.errors import CNIError
@@ -248,7 +249,7 @@ def claim_validator() -> Any:
 def parameters(given: object) -> Iterator[dict[str, Any]]:
     """Whatever is said to our driver, anywhere in a manifest."""
     if isinstance(given, dict):
-        if given.get("driver") == "cni-netkit" and "parameters" in given:
+        if given.get("driver") == DRIVER and "parameters" in given:
             yield given["parameters"]
         given = list(given.values())
     for each in given if isinstance(given, list) else ():
