@@ -3,29 +3,20 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from cni_netkit.claims import Claim, Claims, Share
+from cni_netkit.claims import Share
 from tests.ethtool.fake import FakeNic
 from tests.kernel import judge
 from tests.kernel.chain import Chain, PluginFailure, needs_plugins
 from tests.kernel.conftest import JSON, Node
+from tests.kernel.promises import ARGUMENTS, prepare
 from tests.kernel.test_flows import shown
 
 pytestmark = needs_plugins
 
 DRA = Path(__file__).parents[2] / "conf/kubernetes/dra"
-POD = "11111111-2222-3333-4444-555555555555"
-ARGUMENTS = f"IgnoreUnknown=1;K8S_POD_NAMESPACE=default;K8S_POD_NAME=pod;K8S_POD_UID={POD}"
-
-
-def promise(nic: str, **lease: Any) -> None:
-    """Two queues, as `cni-netkit dra` writes it down."""
-    Claims().save(
-        Claim("default", "claim", "claim-uid", POD, (Share("queues", nic, 2, lease),)),
-    )
 
 
 def behind_bridge(node: Node) -> Chain:
@@ -38,7 +29,7 @@ def test_behind_bridge(node: Node, fake_nic: Callable[..., FakeNic]) -> None:
     nic, c = node.nic(), node.container()
     rules = fake_nic(nic)
     chain = behind_bridge(node)
-    promise(nic, flows="address")
+    prepare(Share("queues", nic, 2, {"flows": "address"}))
     result = chain.add(c)
     assert [each["name"] for each in result["interfaces"]][-2:] == ["eth0", "zc0"]
     index = judge.link("zc0", c)["ifindex"]
@@ -71,7 +62,7 @@ def test_as_an_additional_network(node: Node, fake_nic: Callable[..., FakeNic], 
     shared = {name: conf.pop(name) for name in ("cniVersion", "name")}
     chain = Chain(node, {**shared, "plugins": [conf]}, environment={"CNI_ARGS": ARGUMENTS})
     fake_nic(nic)
-    promise(nic, flows=flows)
+    prepare(Share("queues", nic, 2, {"flows": flows}))
     before = judge.world(c)
     if flows == "address":
         with pytest.raises(PluginFailure) as failure:
