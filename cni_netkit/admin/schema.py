@@ -128,7 +128,7 @@ def nics_schema() -> JSON:
 
 
 def claim_schema() -> JSON:
-    """The schema of a claim's opaque parameters for driver `cni-netkit` (draft 2020-12)."""
+    """The schema of a claim's opaque parameters for driver `queues.cni-netkit` (draft 2020-12)."""
     definitions: dict[str, JSON] = {}
     root = _described(Parameters, definitions)
     condition = {"if": _given("workload", "io_uring"), "then": WITHOUT_UDP}
