@@ -27,10 +27,10 @@ HEAD = """\
 
 Every key of a network configuration of type `netkit`, of its `ipam`, of `nics.json`, and of what
 a ResourceClaim says to the driver `queues.cni-netkit`. A key that is absent, or null, has its
-default. Unknown keys are refused, and all faults of a configuration are told at once. The column Linux has
-the release that has something first; what else a key needs stands at the end of its meaning.
-`cni-netkit schema`, `cni-netkit schema nics` and `cni-netkit schema claim` print the same for
-programs. In a path, `[]` stands for each entry of a list.
+default. Unknown keys are refused, and all faults of a configuration are told at once. The column
+Linux has the release that has something first; what else a key needs stands at the end of its
+meaning. `cni-netkit schema`, `cni-netkit schema nics` and `cni-netkit schema claim` print the same
+for programs. In a path, `[]` stands for each entry of a list.
 """
 
 CONFIGURATION = """\
