@@ -60,10 +60,11 @@ class Keeper:
         self.counted: Counter[str] = Counter()
         """How often something was written, and what was found to be missing on one side."""
 
-    def registered(self) -> None:
-        """The kubelet knows the driver; one that was away for long may have removed the slice."""
-        self.is_registered = True
-        self._resync.set()
+    def registered(self, taken: bool) -> None:
+        """Whether a kubelet takes the driver. One that was away for long has removed the slice."""
+        self.is_registered = taken
+        if taken:
+            self._resync.set()
 
     def must_resync(self) -> bool:
         """Whether all is to be compared, since this was asked before."""

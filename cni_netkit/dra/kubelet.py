@@ -168,7 +168,7 @@ class Health(health_pb2_grpc.DRAResourceHealthServicer):  # type: ignore[misc]
 class Registrar(registration_pb2_grpc.RegistrationServicer):  # type: ignore[misc]
     """Tells the kubelet where the driver serves."""
 
-    def __init__(self, endpoint: Path, registered: Callable[[], None]) -> None:
+    def __init__(self, endpoint: Path, registered: Callable[[bool], None]) -> None:
         self._endpoint, self._registered = endpoint, registered
 
     def GetInfo(self, _request: Any, _context: Any) -> Any:  # noqa: N802
@@ -182,8 +182,8 @@ class Registrar(registration_pb2_grpc.RegistrationServicer):  # type: ignore[mis
 
     def NotifyRegistrationStatus(self, request: Any, _context: Any) -> Any:  # noqa: N802
         """What the kubelet made of it."""
+        self._registered(request.plugin_registered)
         if request.plugin_registered:
-            self._registered()
             log.info("registered with the kubelet")
         else:
             log.error("the kubelet does not take this driver", problem=request.error)
@@ -192,9 +192,9 @@ class Registrar(registration_pb2_grpc.RegistrationServicer):  # type: ignore[mis
 
 @contextlib.contextmanager
 def served(
-    driver: Driver, health: Health, registered: Callable[[], None], kubelet: Path = KUBELET
+    driver: Driver, health: Health, registered: Callable[[bool], None], kubelet: Path = KUBELET
 ) -> Iterator[None]:
-    """Serve, first the driver, then its registration; `registered` is called after that.
+    """Serve, first the driver, then its registration; `registered` is told what became of that.
 
     Raises OSError.
     """

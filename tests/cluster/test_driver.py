@@ -385,6 +385,9 @@ def test_a_kubelet_finds_it_and_it_is_ready(node: Node) -> None:
     assert found["spec"]["pool"] == {"name": ME, "generation": 1, "resourceSliceCount": 1}
     # Its only NIC is gone.
     assert not found["spec"].get("devices")
+    # A page is a second old at most.
+    node.register(error="another has this name")
+    node.wait(lambda: page("/readyz")[0] == 503, "not ready any more")
 
 
 def test_a_claim_is_prepared_and_forgotten(node: Node) -> None:

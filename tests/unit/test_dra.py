@@ -3,7 +3,6 @@
 import json
 import os
 import tempfile
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -577,11 +576,11 @@ def test_each_claim_is_answered_for_by_itself(
 
 def test_a_kubelet_finds_the_driver_by_its_socket(driver: kubelet.Driver) -> None:
     """As it does: it sees a socket in plugins_registry, asks it, and is told of the other one."""
-    registered = threading.Event()
+    registered: list[bool] = []
     health = kubelet.Health("node")
     with (
         tempfile.TemporaryDirectory() as folder,  # its name is short, as those of sockets must be
-        kubelet.served(driver, health, registered.set, Path(folder)),
+        kubelet.served(driver, health, registered.append, Path(folder)),
     ):
         registry = Path(folder) / "plugins_registry" / "queues.cni-netkit-reg.sock"
         with grpc.insecure_channel(f"unix://{registry}") as channel:
@@ -590,9 +589,10 @@ def test_a_kubelet_finds_the_driver_by_its_socket(driver: kubelet.Driver) -> Non
             assert (info.type, info.name) == ("DRAPlugin", DRIVER)
             assert list(info.supported_versions) == ["v1.DRAPlugin"]
             taken = registration_pb2.RegistrationStatus(plugin_registered=True)
-            assert not registered.is_set()
             stub.NotifyRegistrationStatus(taken, timeout=30)
-            assert registered.is_set()
+            refused = registration_pb2.RegistrationStatus(error="another has this name")
+            stub.NotifyRegistrationStatus(refused, timeout=30)
+            assert registered == [True, False]
         with grpc.insecure_channel(f"unix://{info.endpoint}") as channel:
             plugin = plugin_pb2_grpc.DRAPluginStub(channel)
             request = plugin_pb2.NodePrepareResourcesRequest(claims=[asked("gone")])
