@@ -32,6 +32,8 @@ PARTS = [
     Part("kernel", prepared("kernel"), seats=2, after=["environment"]),
     Part("programs", prepared("kubernetes"), after=["tools"]),
     Part("roots", [PYTHON, "-m", "tests.install.roots"], after=["environment"]),
+    # The longest of one seat; all others of one seat go beside it.
+    Part("cluster", command("tests/cluster/run"), after=[*READY, "programs"]),
     # The README's test command, then what is too long for it. Two guests at a time take two seats.
     Part("test", command("test"), seats=2, after=READY),
     Part("endurance", command("test", "tests/endurance"), after=["environment", "tools"]),
@@ -39,7 +41,6 @@ PARTS = [
     Part("install", command("test", "tests/install"), after=[*READY, "roots"]),
     # Alone: its guests are busy, and what it waits for has a deadline.
     Part("runtimes", command("tests/runtimes/run"), seats=SEATS, after=READY),
-    Part("cluster", command("tests/cluster/run"), after=[*READY, "programs"]),
     Part("kubernetes", command("tests/kubernetes/run"), after=READY),
 ]
 
