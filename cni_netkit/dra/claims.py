@@ -9,6 +9,8 @@ from cni_netkit.nics import record
 from cni_netkit.spec.claims import validate
 from cni_netkit.spec.errors import CNIError
 
+OWN = "have each pod make its own claim (resourceClaimTemplateName)"
+
 
 class Refused(Exception):
     """A claim cannot be prepared; the text says why, and is for the pod's events."""
@@ -24,7 +26,14 @@ def read(found: JSON) -> Claim:
         users = ", ".join(f"{each.get('resource')} {each.get('name')}" for each in reserved)
         raise Refused(
             f"claim {namespace}/{name} is reserved for {users or 'nobody'}: queues are leased to "
-            "the device of one pod: have each pod make its own claim (resourceClaimTemplateName)"
+            f"the device of one pod: {OWN}"
+        )
+    owners = [each["uid"] for each in metadata.get("ownerReferences") or ()]
+    if pods[0] not in owners:
+        # A second pod of the claim the kubelet would start without a word to any driver.
+        raise Refused(
+            f"claim {namespace}/{name} is no pod's own, so any number of pods may use it, and the "
+            f"kubelet asks for the first one only: {OWN}"
         )
     allocation = ((status.get("allocation") or {}).get("devices")) or {}
     results = [each for each in allocation.get("results") or () if each["driver"] == DRIVER]

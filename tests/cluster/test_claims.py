@@ -425,14 +425,12 @@ def test_what_cannot_be_right_is_refused_with_a_reason(
     cluster.plane.api.create(CLAIMS, {"kind": "ResourceClaim", **shared})
     pair = [claiming.create_pod({"resourceClaimName": "shared"}) for _ in range(2)]
     wait_for(lambda: "workloads" in events_of(cluster, wrong, FAILED), "it is told", READY)
-    said = "queues are leased to the device of one pod"
 
     def is_refused() -> bool:
-        return any(said in events_of(cluster, each, FAILED) for each in pair)
+        return all("make its own claim" in events_of(cluster, each, FAILED) for each in pair)
 
-    wait_for(is_refused, "who is late is told", READY)
-    rows = [each for nic in nics.values() for each in rows_of(nic.machine)]
-    assert len(rows) <= 1
+    wait_for(is_refused, "both are told", READY)
+    assert not any(rows_of(nic.machine) for nic in nics.values())
     cluster.delete_pods(cluster.pods())
     cluster.plane.api.delete(f"{CLAIMS}/shared")
     wait_for(lambda: all_is_given_back(nics), "all is given back")

@@ -71,7 +71,12 @@ def claim(
     *results: JSON, config: tuple[JSON, ...] = (), reserved: tuple[JSON, ...] = (POD,)
 ) -> JSON:
     return {
-        "metadata": {"namespace": "default", "name": "a-claim", "uid": "claim-uid"},
+        "metadata": {
+            "namespace": "default",
+            "name": "a-claim",
+            "uid": "claim-uid",
+            "ownerReferences": [{"kind": "Pod", "name": "a-pod", "uid": "pod-uid"}],
+        },
         "status": {
             "allocation": {"devices": {"results": [*results], "config": [*config]}},
             "reservedFor": [*reserved],
@@ -114,6 +119,7 @@ def test_without_parameters_the_role_of_the_nic_is_the_workload() -> None:
             "a-pod, pods b: queues",
         ),
         (claim(result(), reserved=({**POD, "resource": "jobs"},)), "reserved for jobs a-pod"),
+        (claim(result(), reserved=({**POD, "uid": "another"},)), "is no pod's own"),
         (claim(), "has no queues of this node"),
         (claim(result(count=None)), "DRAConsumableCapacity"),
         (claim(result(device="eth9")), "NIC eth9 is not prepared"),
