@@ -1,11 +1,13 @@
 """Formats of what is on disk, records of every one of them, and those of a newer release."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from cni_netkit import claims
 from cni_netkit import record as records
 from cni_netkit.attachment import Attachment
 from cni_netkit.formats import JSON, Format, Newer
@@ -22,6 +24,7 @@ KEPT = Path(__file__).parents[1] / "records"
 
 OLDER = sorted(KEPT.glob("attachments-*/*.json"))
 NICS = sorted(KEPT.glob("nics-*/*.json"))
+CLAIMS = sorted(KEPT.glob("claims-*/*.json"))
 
 TWO = Format((lambda fields: {"b": fields["a"]},))
 
@@ -76,6 +79,16 @@ def test_every_older_format_is_kept() -> None:
     assert kept == {f"attachments-{number}" for number in range(1, FORMAT.number)}
     today = {f"nics-{number}" for number in range(1, nic_records.FORMAT.number + 1)}
     assert {path.parent.name for path in NICS} == today
+    today = {f"claims-{number}" for number in range(1, claims.FORMAT.number + 1)}
+    assert {path.parent.name for path in CLAIMS} == today
+
+
+@pytest.mark.parametrize("path", CLAIMS, ids=lambda path: path.parent.name)
+def test_what_a_release_wrote_of_a_claim_is_read(path: Path) -> None:
+    """Every field is what it was."""
+    old = json.loads(path.read_bytes())
+    (read,) = claims.Claims(path.parent).of_pod(old["pod"])
+    assert {**asdict(read), "format": old["format"]} == {**old, "shares": (*old["shares"],)}
 
 
 @pytest.mark.parametrize("path", OLDER, ids=lambda path: f"{path.parent.name}-{path.stem}")
