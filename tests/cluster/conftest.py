@@ -10,7 +10,7 @@ import pytest
 
 from tests.cluster.cluster import OWN_NUMBER, READY, Cluster, wait_for
 from tests.cluster.control_plane import ControlPlane
-from tests.cluster.left import nothing_left
+from tests.cluster.left import nothing_left, what_is_left
 from tests.cluster.machine import Machine, addresses
 from tests.figures import figures, pytest_terminal_summary
 from tests.kernel import judge
@@ -85,7 +85,11 @@ def cluster(installed: Cluster) -> Iterator[Cluster]:
     """The cluster; a test's pods go with it, and all that they had on the nodes."""
     yield installed
     installed.delete_pods(installed.pods())
-    wait_for(lambda: nothing_left(installed.machines.values()), "nothing is left on the nodes")
+    machines = installed.machines.values()
+    try:
+        wait_for(lambda: nothing_left(machines), "nothing is left on the nodes")
+    except AssertionError as error:
+        raise AssertionError(f"{error}: {what_is_left(machines)}") from None
 
 
 @pytest.hookimpl(wrapper=True)

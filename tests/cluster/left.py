@@ -30,6 +30,12 @@ def left_on(machine: Machine) -> Left:
     )
 
 
+def what_is_left(machines: Iterable[Machine]) -> str:
+    """In words, by node."""
+    found = {each.name: left_on(each) for each in machines}
+    return "; ".join(f"{name}: {left}" for name, left in found.items() if left != Left())
+
+
 def nothing_left(machines: Iterable[Machine]) -> bool:
     """Whether there is nothing of any attachment on any of them."""
     return all(left_on(machine) == Left() for machine in machines)
