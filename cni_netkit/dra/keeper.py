@@ -4,7 +4,7 @@ import os
 import threading
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -46,8 +46,9 @@ class Folders:
 class Keeper:
     """The node's side of it; one thread's."""
 
-    def __init__(self, node: str) -> None:
-        self._node, self._host = node, Namespace.current()
+    def __init__(self, node: str, restore: Callable[[Claim], bool]) -> None:
+        """`restore` writes a row, if that is right by what a kubelet has asked."""
+        self._node, self._host, self._write = node, Namespace.current(), restore
         self._told: dict[str, list[JSON]] = {}
         self.published: list[JSON] | None = None
         """What the API server knows of; None before it does."""
@@ -85,17 +86,20 @@ class Keeper:
             self.counted["slices"] += api.publish(self._node, offered)
             self.published = offered
 
-    def reconcile(self) -> None:
-        """Write rows that are missing, remove those without a claim. Raises `Unreachable`.
+    def reconcile(self) -> bool:
+        """Write rows that are missing, remove those without a claim; whether there were such.
+
+        Raises `Unreachable`.
 
         In the first turn, and where a row is damaged, every claim of the cluster is listed; else
         those that are on record are asked for. Rows come first: what the kubelet prepares meanwhile
         is none of them.
         """
+        before = self.counted["without row"] + self.counted["without claim"]
         rows = Claims()
         known = {key: rows.find(*key) for key in rows.uids()}
         if not self._restored or None in known.values():
-            self._restore(rows, [row for row in known.values() if row])
+            self._restore([row for row in known.values() if row])
             self._restored = True
         for (pod, uid), row in known.items():
             if row and self._stands(row):
@@ -105,6 +109,7 @@ class Keeper:
             rows.remove(uid, pod)
             self.counted["without claim"] += 1
             log.warning("row removed: there is no such claim of this pod", claim=str(row or uid))
+        return self.counted["without row"] + self.counted["without claim"] > before
 
     def tell(self, devices: Sequence[Device]) -> None:
         """Tell the API server what is news of claims. Raises `Unreachable`."""
@@ -121,7 +126,7 @@ class Keeper:
                 log.error("a claim's status is not told", problem=str(error))
             self._told[row.uid] = found
 
-    def _restore(self, rows: Claims, known: Sequence[Claim]) -> None:
+    def _restore(self, known: Sequence[Claim]) -> None:
         for found in api.allocated(self._node):
             try:
                 row = claims.read(found)
@@ -129,8 +134,7 @@ class Keeper:
                 # Nobody's yet, or one that the kubelet is told of when it asks.
                 log.info("claim passed over", problem=str(error))
                 continue
-            if row not in known:
-                rows.save(row)
+            if row not in known and self._write(row):
                 self.counted["without row"] += 1
                 log.warning("row written anew: there was none that says this", claim=str(row))
 

@@ -50,6 +50,8 @@ class Driver(plugin_pb2_grpc.DRAPluginServicer):  # type: ignore[misc]
 
     def __init__(self, node: str, get: Callable[[str, str], Any] = api.claim) -> None:
         self._node, self._get, self._rows = node, get, Claims()
+        self._lock = threading.Lock()
+        self._unprepared: set[str] = set()
         self.counted: Counter[tuple[str, str]] = Counter()
         """Claims by what was asked, `prepare` or `unprepare`, and whether that was `ok`."""
 
@@ -85,8 +87,21 @@ class Driver(plugin_pb2_grpc.DRAPluginServicer):  # type: ignore[misc]
         if found is None or found["metadata"]["uid"] != asked.uid:
             raise claims.Refused(f"claim {asked.namespace}/{asked.name} ({asked.uid}) is gone")
         row = claims.read(found)
-        self._rows.save(row)
+        with self._lock:
+            self._unprepared.discard(row.uid)
+            self._rows.save(row)
         return row
+
+    def restore(self, row: Claim) -> bool:
+        """Write a row that is missing, unless its claim has been unprepared; whether it was.
+
+        The API server has a claim reserved for its pod until that is gone, which is after that.
+        """
+        with self._lock:
+            if row.uid in self._unprepared:
+                return False
+            self._rows.save(row)
+        return True
 
     def NodeUnprepareResources(self, request: Any, _context: Any) -> Any:  # noqa: N802
         """Forget each claim; also one that was never known."""
@@ -94,7 +109,9 @@ class Driver(plugin_pb2_grpc.DRAPluginServicer):  # type: ignore[misc]
         for each in request.claims:
             said = answer.claims[each.uid]
             try:
-                self._rows.remove(each.uid)
+                with self._lock:
+                    self._unprepared.add(each.uid)
+                    self._rows.remove(each.uid)
             except Exception as error:
                 said.error = _words(error)
                 self.counted["unprepare", "refused"] += 1

@@ -26,6 +26,10 @@ RESYNC_SECONDS = 300.0
 """How often the slice is compared with what the API server has, and the rows with their claims."""
 
 
+SETTLE_SECONDS = 20.0
+"""The same after something was found to be missing on one side."""
+
+
 class DRAError(Exception):
     """It cannot begin; the text says why, and what to do."""
 
@@ -44,7 +48,8 @@ def run(metrics: pages.Address | None = None) -> int:
         raise DRAError(f"find the API server: {error}; it runs in a pod of the DaemonSet") from None
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: sys.exit(0))
-    driver, health, keeper = kubelet.Driver(name), kubelet.Health(name), Keeper(name)
+    driver, health = kubelet.Driver(name), kubelet.Health(name)
+    keeper = Keeper(name, driver.restore)
     with ExitStack() as stack:
         if metrics:
             from cni_netkit.dra.metrics import Figures  # prometheus-client
@@ -80,8 +85,10 @@ def _keep(keeper: Keeper, health: kubelet.Health, news: News) -> None:
                 health.tell(devices)
                 keeper.publish(devices, anew=anew)
                 if anew:
-                    keeper.reconcile()
-                    resync_due = now + RESYNC_SECONDS * random.uniform(0.8, 1)  # noqa: S311
+                    mended = keeper.reconcile()
+                    # What a process before this one has unprepared may still be reserved.
+                    wait = SETTLE_SECONDS if mended else RESYNC_SECONDS
+                    resync_due = now + wait * random.uniform(0.8, 1)  # noqa: S311
                 keeper.tell(devices)
                 attempt = 0
             except api.Unreachable as error:

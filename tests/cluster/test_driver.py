@@ -31,6 +31,7 @@ from cni_netkit.dra import (
     api,
     health_pb2,
     health_pb2_grpc,
+    kubelet,
     plugin_pb2,
     plugin_pb2_grpc,
     registration_pb2,
@@ -602,7 +603,7 @@ def test_killed_at_any_moment_of_the_start(node: Node, beginning: Beginning) -> 
 
 def reconciled() -> int:
     """What the driver does first."""
-    keeper = Keeper(ME)
+    keeper = Keeper(ME, kubelet.Driver(ME).restore)
     devices = keeper.look()
     keeper.publish(devices, anew=True)
     keeper.reconcile()

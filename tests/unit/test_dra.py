@@ -615,3 +615,20 @@ def test_a_kubelet_finds_the_driver_by_its_socket(driver: kubelet.Driver) -> Non
                 assert (told.health, told.message) == (wanted, problem)
     assert not registry.exists()
     assert not Path(info.endpoint).exists()
+
+
+def test_a_claim_that_was_unprepared_gets_no_row_again(
+    driver: kubelet.Driver, found: dict[tuple[str, str], JSON]
+) -> None:
+    """The API server still has it reserved for a while; until it is prepared again."""
+    found["default", "a-claim"] = claim(result())
+    row = claims.read(found["default", "a-claim"])
+    assert driver.restore(row)
+    unprepare = plugin_pb2.NodeUnprepareResourcesRequest(claims=[asked()])
+    driver.NodeUnprepareResources(unprepare, None)
+    assert not driver.restore(row)
+    assert list(Claims().all()) == []
+    driver.NodePrepareResources(plugin_pb2.NodePrepareResourcesRequest(claims=[asked()]), None)
+    Claims().remove("claim-uid")
+    assert driver.restore(row)
+    assert list(Claims().all()) == [row]

@@ -138,7 +138,7 @@ def test_the_page_names_every_figure_of_dra(
 ) -> None:
     """Likewise."""
     monkeypatch.setattr(claims, "ROOT", tmp_path / "claims")
-    made = dra.Figures(kubelet.Driver("node"), keeper.Keeper("node"))
+    made = dra.Figures(kubelet.Driver("node"), keeper.Keeper("node", bool))
     assert documented("`cni-netkit dra`") == shown(made.text().decode())
 
 
