@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from operator import attrgetter
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -71,6 +72,10 @@ class Claim:
         return f"claim {self.namespace}/{self.name}"
 
 
+ORDER = attrgetter("namespace", "name")
+"""A pod's claims in this order: the default names of its devices are by it."""
+
+
 @dataclass(frozen=True)
 class Claimed:
     """A single device in a pod, and the shares that it has the queues of: one NIC's."""
@@ -123,7 +128,7 @@ class Claims:
     def of_pod(self, uid: str) -> list[Claim]:
         """A pod's claims, in the order of names. Raises error 5 for one that is unreadable."""
         found = [self._load(self._path(*key)) for key in self.uids() if key[0] == uid]
-        return sorted(found, key=lambda each: (each.namespace, each.name))
+        return sorted(found, key=ORDER)
 
     def all(self) -> Iterator[Claim]:
         """Every claim; one that is unreadable is told in the log, and passed over."""

@@ -5,8 +5,11 @@ from itertools import groupby
 from operator import attrgetter
 from typing import NamedTuple
 
-from cni_netkit.claims import Claim, Share, devices
+from cni_netkit.claims import ORDER, Claim, Share, devices
 from cni_netkit.record import Record
+
+
+POD = attrgetter("pod")
 
 
 class Attached(NamedTuple):
@@ -24,12 +27,11 @@ class Attached(NamedTuple):
 def attached(rows: Iterable[Claim], records: Iterable[Record]) -> Iterator[Attached]:
     """Each share of all claims that are on record, in the order of the pods' devices."""
     known = list(records)
-    order = attrgetter("pod", "namespace", "name")
-    for pod, claims in groupby(sorted(rows, key=order), attrgetter("pod")):
+    for pod, claims in groupby(sorted(rows, key=POD), POD):
         ours = [each for each in known if f"K8S_POD_UID={pod}" in each.arguments.split(";")]
         bases = [each.attachment.ifname for each in ours if each.config.get("claims")]
         made = {each.attachment.ifname: each for each in ours if each.added_to and each.complete}
-        for device in devices(bases[0] if bases else "", claims):
+        for device in devices(bases[0] if bases else "", sorted(claims, key=ORDER)):
             record = made.get(device.name)
             for claim, share, part in device.parts():
                 yield Attached(claim, share, record, part)
