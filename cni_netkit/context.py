@@ -51,7 +51,7 @@ class Context:
 
     def holders(self, nic: str) -> dict[int, str]:
         """The attachments that hold queues of a NIC, by queue number."""
-        return records.holders(self.store, nic)
+        return records.holders(self.store.all(), nic)
 
     def addressed(self, address: str) -> Attachment | None:
         """Another attachment that has an address, as far as records tell."""

@@ -1,5 +1,7 @@
 """What records say together, and whether what they speak of is still there."""
 
+from collections.abc import Iterable
+
 from cni_netkit.attachment import Attachment, bears
 from cni_netkit.kernel.errors import NoNamespace
 from cni_netkit.kernel.model import Link
@@ -8,10 +10,10 @@ from cni_netkit.record import Record
 from cni_netkit.state import Store
 
 
-def holders(store: Store, nic: str) -> dict[int, str]:
-    """Which attachment holds which queue of a NIC, as far as records tell."""
+def holders(records: Iterable[Record], nic: str) -> dict[int, str]:
+    """Which attachment holds which queue of a NIC, as far as these records tell."""
     found: dict[int, str] = {}
-    for record in store.all():
+    for record in records:
         leases = next((step for step in record.steps if step.get("step") == "leases"), None)
         if leases and leases.get("nic") == nic:
             for queue, _ in record.outcome.get("leases", ()):

@@ -8,7 +8,6 @@ from typing import NamedTuple
 from cni_netkit.claims import ORDER, Claim, Share, devices
 from cni_netkit.record import Record
 
-
 POD = attrgetter("pod")
 
 

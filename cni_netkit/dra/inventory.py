@@ -6,7 +6,7 @@ A NIC is one device that many may have a share of; how many queues are whose the
 
 import hashlib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from cni_netkit.errors import as_cni_error
 from cni_netkit.kernel.errors import KernelError
 from cni_netkit.kernel.namespace import Namespace
 from cni_netkit.nics import readiness, record, state
+from cni_netkit.record import Record
 from cni_netkit.spec.errors import CNIError
 from cni_netkit.spec.nics import Preparation
 from cni_netkit.state import Store
@@ -86,10 +87,15 @@ def device_name(nic: str) -> str:
 
 def devices(host: Namespace) -> list[Device]:
     """Every NIC that was prepared, in the order of names, whatever has become of it."""
-    return [_device(host, path.stem) for path in sorted(record.ROOT.glob("*.json"))]
+    names = [path.stem for path in sorted(record.ROOT.glob("*.json"))]
+    known = list(Store().all()) if names else []
+    claimed = {each.record.attachment for each in attached(Claims().all(), known) if each.record}
+    others = [each for each in known if each.attachment not in claimed]
+    return [_device(host, name, others) for name in names]
 
 
-def _device(host: Namespace, nic: str) -> Device:
+def _device(host: Namespace, nic: str, others: Iterable[Record]) -> Device:
+    """`others`: attachments that nobody has claimed. Their queues are no part of the pool."""
     name = device_name(nic)
     try:
         link = host.links.get(name=nic)
@@ -105,11 +111,12 @@ def _device(host: Namespace, nic: str) -> Device:
     except (KernelError, CNIError) as error:  # it goes just now; or a newer release has prepared it
         return Device(name, nic, f"NIC {nic}: {as_cni_error(error).message}")
     preparation = known.preparation
+    held = records.holders(others, nic).keys() & set(preparation.queues)
     return Device(
         name,
         nic,
         f"NIC {nic} is not as it was prepared: {'; '.join(lacking)}" if lacking else "",
-        len(preparation.queues) - len(_held_otherwise(nic, preparation)),
+        len(preparation.queues) - len(held),
         dict(sorted({"mtu": link.mtu, **dict(_attributes(nic, preparation))}.items())),
         {
             each.number: (each.leased_index, each.netns_id)
@@ -117,19 +124,6 @@ def _device(host: Namespace, nic: str) -> Device:
             if each.leased_index is not None
         },
     )
-
-
-def _held_otherwise(nic: str, preparation: Preparation) -> set[int]:
-    """Queues of the pool that somebody has who did not claim them: these are no part of it."""
-    store = Store()
-    ours = attached(Claims().all(), store.all())
-    claimed = {str(each.record.attachment) for each in ours if each.record}
-    held = records.holders(store, nic)
-    return {
-        queue
-        for queue, attachment in held.items()
-        if queue in preparation.queues and attachment not in claimed
-    }
 
 
 def _attributes(nic: str, preparation: Preparation) -> Iterator[tuple[str, bool | int | str]]:
