@@ -123,6 +123,7 @@ def add(request: Request) -> JSON:
             phases.begin("answer")
             result = previous.followed_by(_result(request, conf, plan, facts.mtu, outcome))
             rendered = results.render(result, request.version)
+            # Devices for the pod's claims (plan.py): each an attachment that goes with this one.
             for config in promised:
                 added = replace(attachment, ifname=config["ifName"])
                 undo.push(f"add {added}", partial(release_added, request, store, attachment, added))
